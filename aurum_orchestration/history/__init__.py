@@ -1,0 +1,1 @@
+"""What was done and who is doing something now: the operation log, health series and leases."""

@@ -1,0 +1,1 @@
+"""One package per storage family: how it measures, plans, applies and verifies."""

@@ -1,0 +1,122 @@
+"""The seam between the service and a storage engine.
+
+A backend knows one connection of the fleet. Connecting is asynchronous and lazy; the four verbs of
+the flow (:meth:`~BaseMaintenanceBackend.discover`, ``measure``, ``plan``, ``open``) are plain
+synchronous code, which the service runs in threads under the backend's limit. A backend never takes
+leases, retries or writes history: the executor does, once for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from aurum_orchestration.errors import AurumError, UnsupportedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.interfaces import (
+    DiscoveredTable,
+    MaintenancePlan,
+    OperationType,
+    PlanExecution,
+    PolicyLookup,
+    RunContext,
+    TableHealth,
+)
+
+
+class BaseMaintenanceBackend(ABC):
+    """Base of all backends. Abstract: ``backend_type``, ``supported_operations``, ``_create_connection``.
+
+    ``config`` are the engine's own settings as in fleet.yaml; ``name`` is the backend's name there
+    (default: its type). Nothing is connected until first use.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | None = None, *, name: str | None = None) -> None:
+        self.config: dict[str, Any] = dict(config or {})
+        self.name = name or self.backend_type
+        self._connection: Any = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    @abstractmethod
+    def backend_type(self) -> str:
+        """The kind of backend: iceberg, postgres, ..."""
+
+    @property
+    @abstractmethod
+    def supported_operations(self) -> Sequence[OperationType | str]:
+        """The operations this backend has, for at least one kind of table."""
+
+    @abstractmethod
+    async def _create_connection(self) -> Any:
+        """Open whatever the engine needs and return it. Raises BackendUnavailableError."""
+
+    async def _close_connection(self, connection: Any) -> None:
+        """Close what ``_create_connection`` returned. Default: its ``close()`` if it has one."""
+        close = getattr(connection, "close", None)
+        if callable(close):
+            await asyncio.to_thread(close)
+
+    async def connect(self) -> None:
+        """Connect if not connected yet."""
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = await self._create_connection()
+
+    async def disconnect(self) -> None:
+        """Close the connection if there is one."""
+        async with self._connecting:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await self._close_connection(connection)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    async def health_check(self) -> bool:
+        """True when the engine can be reached now."""
+        try:
+            await self.connect()
+        except AurumError:
+            return False
+        return True
+
+    def table_id(self, name: str) -> TableId:
+        """The id of a table of this backend. The first part may be the backend's name or type, or missing."""
+        table = TableId.parse(name if "." in name else f"{self.name}.{name}")
+        if table.backend in {self.name, self.backend_type}:
+            return TableId(self.name, table.parts)
+        return TableId(self.name, (table.backend, *table.parts))
+
+    def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
+        """The tables whose ``namespace.table`` matches one of the globs (none given: all)."""
+        raise UnsupportedError(f"a {self.backend_type} backend lists no tables")
+
+    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        """Health of the tables, in the order given, in as few round trips as the engine allows.
+
+        A table that cannot be measured has a ``problem``; the others are not affected.
+        """
+        raise UnsupportedError(f"a {self.backend_type} backend measures nothing")
+
+    def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
+        """What the operation would do now. Writes nothing. A plan without steps says why in ``reason``.
+
+        Raises UnsupportedError with the reason when this engine cannot do it to this table.
+        """
+        raise UnsupportedError(f"a {self.backend_type} backend has no {operation}", operation=operation)
+
+    def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
+        """Make a plan executable."""
+        raise UnsupportedError(f"a {self.backend_type} backend has no {plan.operation}", operation=plan.operation)

@@ -1,0 +1,1 @@
+"""Apache Iceberg on the embedded engine (PyIceberg for metadata, Arrow for data)."""

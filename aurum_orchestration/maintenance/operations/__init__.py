@@ -1,0 +1,1 @@
+"""One module per operation: its parameters, policy and what it promises."""

@@ -1,0 +1,72 @@
+"""Compaction: few files of a good size instead of many small ones. Rows, snapshots and refs stay."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
+
+MIB = 1024 * 1024
+
+
+class CompactionParameters(OperationParameters):
+    """What a compaction may be told."""
+
+    target_file_size_mb: int = Field(default=128, ge=1, le=4096, description="Size the written files aim at, in MiB.")
+    min_input_files: int = Field(
+        default=5, ge=2, le=10_000, description="A partition with fewer small files than this is left alone."
+    )
+    strategy: Literal["binpack"] = Field(
+        default="binpack", description="How rows are laid out: binpack keeps their order."
+    )
+    partition_filter: str | None = Field(
+        default=None,
+        description="Only partitions where this holds, e.g. \"day = '2026-01-31' and region in ('N','S')\".",
+    )
+    max_concurrent_groups: int = Field(default=2, ge=1, le=64, description="Groups rewritten at the same time.")
+    max_group_size_mb: int = Field(
+        default=2048, ge=1, description="Input of one group (one commit) at most, in MiB on storage."
+    )
+    verify: bool = Field(
+        default=True, description="Read back what was written and compare row count and checksum before the commit."
+    )
+
+
+class CompactionPolicy(TriggerPolicy, CompactionParameters):
+    """The ``compaction`` section of a policy."""
+
+    trigger_excess_files: int = Field(
+        default=20, ge=1, description="Compact when at least this many files could be saved."
+    )
+    clear_excess_files: int = Field(
+        default=5, ge=0, description="Once triggered, keep compacting until fewer files than this could be saved."
+    )
+
+
+class CompactionOperation(BaseMaintenanceOperation):
+    """Rewrites small data files into files near the target size."""
+
+    title = "Compact small files"
+    Parameters = CompactionParameters
+    Policy = CompactionPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.COMPACTION)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
+        answer = dict(
+            await backend.execute_iceberg_operation(
+                "rewrite_data_files", config.target_table, dry_run=config.dry_run, **config.parameters
+            )
+        )
+        answer["files_rewritten"] = answer.pop("rewritten_files", 0)
+        answer["files_added"] = answer.pop("added_files", 0)
+        return answer

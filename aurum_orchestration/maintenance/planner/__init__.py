@@ -1,0 +1,1 @@
+"""Pure functions from health, policy and history to decisions. No I/O."""

@@ -1,0 +1,136 @@
+"""The JSON shapes that commands print and users script against. Schemas in docs/reference are made from these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.maintenance.interfaces import (
+    SCHEMA_VERSION,
+    Decision,
+    MaintenanceResult,
+    MaintenanceStatus,
+    PlanStep,
+    Verification,
+)
+
+
+class Shape(BaseModel):
+    """Base of everything printed as JSON: always says which version of the schema it follows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this JSON shape.")
+
+
+class GainShape(BaseModel):
+    """What an operation is expected to win."""
+
+    debt_score: float = Field(description="Points of debt score.")
+    files: float = Field(description="Files fewer.")
+    bytes: float = Field(description="Bytes fewer.")
+
+
+class CostShape(BaseModel):
+    """What an operation is expected to take."""
+
+    seconds: float = Field(description="Wall seconds.")
+    bytes: float = Field(description="Bytes read and written.")
+
+
+class DecisionShape(BaseModel):
+    """What the planner wants for a table, and why."""
+
+    operation: str | None = Field(description="The operation to run, null when nothing is to be done.")
+    code: str = Field(description="The reason as one short word for machines.")
+    reason: str = Field(description="The reason in a sentence.")
+    predicted_gain: GainShape
+    predicted_cost: CostShape
+
+    @classmethod
+    def of(cls, decision: Decision, *, considered: bool = False) -> DecisionShape:
+        """The shape of a decision. ``considered`` names the operation even when it is not to act."""
+        return cls(
+            operation=decision.operation if decision.act or considered else None,
+            code=decision.code,
+            reason=decision.reason,
+            predicted_gain=GainShape(
+                debt_score=decision.gain.debt_score, files=decision.gain.files, bytes=decision.gain.bytes
+            ),
+            predicted_cost=CostShape(seconds=decision.cost.seconds, bytes=decision.cost.bytes),
+        )
+
+
+class TableStatus(Shape):
+    """One table as ``aurum status`` prints it."""
+
+    table: str = Field(description="Id of the table.")
+    backend: str = Field(description="Name of its backend.")
+    healthy: bool = Field(description="True when no trigger is crossed, even in cooldown.")
+    debt_score: float = Field(description="0 (nothing to win) to 100.")
+    metrics: dict[str, float] = Field(description="Numbers by name; docs/metrics.md has units and meaning.")
+    decision: DecisionShape = Field(description="What comes first for this table.")
+    decisions: list[DecisionShape] = Field(description="Every operation considered, acting or not.")
+    problem: ProblemDetail | None = Field(default=None, description="Why the table could not be measured.")
+
+
+class OperationReport(Shape):
+    """One operation as ``aurum run`` and ``aurum plan`` print it."""
+
+    operation_id: str
+    table: str
+    backend: str
+    operation: str
+    status: MaintenanceStatus
+    reason: str
+    dry_run: bool
+    plan_id: str | None
+    steps: list[PlanStep] | None
+    metrics: dict[str, float]
+    verification: Verification | None
+    problem: ProblemDetail | None
+    warnings: list[str]
+    started_at: datetime
+    finished_at: datetime | None
+    seconds: float
+
+    @classmethod
+    def fields_of(cls, result: MaintenanceResult) -> dict[str, Any]:
+        """The members of a report as they follow from a result."""
+        return {
+            "operation_id": result.operation_id,
+            "table": result.config.target_table,
+            "backend": result.backend,
+            "operation": str(result.config.operation_type),
+            "status": result.status,
+            "reason": result.reason,
+            "dry_run": result.config.dry_run,
+            "plan_id": result.plan_id,
+            "steps": result.steps,
+            "metrics": result.metrics,
+            "verification": result.verification,
+            "problem": result.problem,
+            "warnings": result.warnings,
+            "started_at": result.started_at,
+            "finished_at": result.finished_at,
+            "seconds": result.seconds,
+        }
+
+    @classmethod
+    def of(cls, result: MaintenanceResult) -> OperationReport:
+        """The shape of a result."""
+        return cls(**cls.fields_of(result))
+
+
+class HistoryEntry(OperationReport):
+    """One operation as ``aurum history`` prints it."""
+
+    undo: str = Field(description="What to run to take it back, or why nothing can.")
+
+    @classmethod
+    def of(cls, result: MaintenanceResult) -> HistoryEntry:
+        """The shape of a recorded result."""
+        return cls(undo=result.undo or "nothing to undo", **cls.fields_of(result))
