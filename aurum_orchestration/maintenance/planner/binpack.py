@@ -33,20 +33,27 @@ def is_small(size: int, target: int) -> bool:
 
 
 def files_out(total: int, target: int) -> int:
-    """How many files near ``target`` bytes hold ``total`` bytes; a remainder below a quarter joins the last."""
-    return max(1, int(total / target + SMALL_SHARE))
+    """How many files hold ``total`` bytes, none of them small unless all of it is less than one small file.
+
+    A remainder that would be a small file joins the others: files of 0.875 to 1.75 times the target,
+    so that a writer may miss an even split by a seventh and still leave nothing for the next run.
+    """
+    return max(1, int(total / target + 1 - SMALL_SHARE))
 
 
 def pack(sizes: Sequence[int], target: int, min_input_files: int, max_group_bytes: int) -> list[Bin]:
     """Bins over the small files of ONE partition, in the order given (so that neighbours stay neighbours).
 
-    A bin never exceeds ``max_group_bytes`` of input. A partition with fewer than ``min_input_files``
-    small files, or a bin that would not save at least one file, gives nothing.
+    A bin never exceeds ``max_group_bytes`` of input, or two target files if that is more: from less,
+    small files would come out again. A partition with fewer than ``min_input_files`` small files, or
+    a bin that would not save at least one file, gives nothing. Packing what the bins leave behind
+    gives nothing either.
     """
     small = [index for index, size in enumerate(sizes) if is_small(size, target)]
     if len(small) < min_input_files:
         return []
-    return [bin_ for bin_ in _fill(small, sizes, target, max_group_bytes) if bin_.excess > 0]
+    limit = max(max_group_bytes, 2 * target)
+    return [bin_ for bin_ in _fill(small, sizes, target, limit) if bin_.excess > 0]
 
 
 def _fill(small: Iterable[int], sizes: Sequence[int], target: int, max_group_bytes: int) -> Iterable[Bin]:

@@ -1,0 +1,89 @@
+"""When an operation is worth running, and what it would win and take: one small function for each operation.
+
+A trigger sees numbers only. Everything that is the same for all operations (refusals, policy switches,
+cooldown, back-off) is in :mod:`~aurum_orchestration.maintenance.planner.decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import BaseModel
+
+from aurum_orchestration.maintenance.interfaces import Cost, Gain, OperationType
+from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
+from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
+from aurum_orchestration.maintenance.planner.debt import files_points, number
+from aurum_orchestration.maintenance.planner.facts import GIB, RunFacts
+from aurum_orchestration.maintenance.planner.words import count, size
+
+START_SECONDS = 0.5
+SECONDS_PER_FILE = 0.003
+SECONDS_PER_GIB = 10.0
+"""What a rewrite is taken to cost until the history knows better: start, each file opened, each GiB moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a trigger says: is its threshold crossed, the numbers in a sentence, what a run would win and take."""
+
+    crossed: bool
+    reason: str
+    gain: Gain
+    cost: Cost
+
+
+Trigger = Callable[[Mapping[str, float], BaseModel, RunFacts], Assessment | None]
+"""Metrics, the operation's policy on the table and its last runs -> an assessment; None: its metric is missing."""
+
+
+def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
+    """Acts at ``trigger_excess_files`` files that could be saved; an unfinished run down to ``clear_excess_files``."""
+    if metrics.get("excess_files") is None:
+        return None
+    rules = cast(CompactionPolicy, policy)
+    excess = number(metrics, "excess_files")
+    carry_on = facts.engaged and rules.clear_excess_files < rules.trigger_excess_files
+    threshold = max(1, rules.clear_excess_files) if carry_on else rules.trigger_excess_files
+    moved = 2 * _bytes_to_rewrite(metrics, excess, rules.target_file_size_mb * MIB) if excess else 0.0
+    gain = Gain(debt_score=round(files_points(metrics), 2), files=excess)
+    cost = Cost(seconds=_seconds(moved, metrics, facts), bytes=moved) if excess else Cost()
+    if excess < threshold:
+        return Assessment(False, f"{count(excess, 'file')} could be saved, acts at {threshold:,}", gain, cost)
+    return Assessment(True, _numbers(metrics, excess, rules.target_file_size_mb, carry_on=carry_on), gain, cost)
+
+
+TRIGGERS: Mapping[str, Trigger] = {OperationType.COMPACTION.value: compaction}
+"""The operations that the planner starts by itself."""
+
+
+def _numbers(metrics: Mapping[str, float], excess: float, target_mb: int, *, carry_on: bool) -> str:
+    files = max(excess + 1, number(metrics, "data_files"))
+    small = max(excess + 1, number(metrics, "small_files"))
+    limit = size(target_mb * MIB * SMALL_SHARE)
+    start = "carrying on with an unfinished run: " if carry_on else ""
+    most, about = ("up to ", "about ") if metrics.get("exact") == 0 else ("", "")
+    return (
+        f"{start}{most}{small:,.0f} of {files:,.0f} files are smaller than {limit}; "
+        f"compaction would leave {about}{files - excess:,.0f}"
+    )
+
+
+def _bytes_to_rewrite(metrics: Mapping[str, float], excess: float, target: float) -> float:
+    """Bytes of the files that would be rewritten: as measured, else the lowest of what they cannot exceed."""
+    if (measured := metrics.get("small_bytes")) is not None and measured >= 0:
+        return number(metrics, "small_bytes")
+    small = max(excess + 1, number(metrics, "small_files"))
+    return min(
+        number(metrics, "data_bytes"),
+        small * SMALL_SHARE * target,
+        (small - excess) * (2 - SMALL_SHARE) * target,
+    )
+
+
+def _seconds(moved: float, metrics: Mapping[str, float], facts: RunFacts) -> float:
+    if facts.seconds_per_gib is not None and facts.seconds_per_gib > 0:
+        return facts.seconds_per_gib * moved / GIB
+    return START_SECONDS + SECONDS_PER_FILE * number(metrics, "small_files") + SECONDS_PER_GIB * moved / GIB
