@@ -1,0 +1,98 @@
+"""The catalogue of every number the package measures or reports: name, unit, meaning.
+
+docs/metrics.md is made from it: ``python -m aurum_orchestration.maintenance.metrics > docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """What a number counts (``unit``) and what it says (``meaning``)."""
+
+    unit: str
+    meaning: str
+
+
+HEALTH_METRICS: Mapping[str, Metric] = {
+    "data_files": Metric("files", "Live data files of the current snapshot."),
+    "data_bytes": Metric("bytes", "Size of the live data files on storage."),
+    "rows": Metric("rows", "Rows in the live data files. Rows that delete files hide are still counted."),
+    "avg_file_bytes": Metric("bytes", "`data_bytes` over `data_files`; 0 without files."),
+    "small_files": Metric(
+        "files",
+        "Data files below three quarters of the target size, in partitions with at least `min_input_files` of them. "
+        "An upper estimate unless `exact` is 1.",
+    ),
+    "small_bytes": Metric(
+        "bytes", "Size of the files that a compaction would rewrite. Only where manifests were read."
+    ),
+    "excess_files": Metric(
+        "files", "Files fewer after a compaction with the table's policy. An upper estimate unless `exact` is 1."
+    ),
+    "partitions": Metric("partitions", "Partitions with live data files. Only where it is known."),
+    "delete_files": Metric("files", "Live delete files of all kinds, deletion vectors included."),
+    "position_delete_rows": Metric("rows", "Entries in position delete files and deletion vectors."),
+    "equality_delete_files": Metric("files", "Live equality delete files. Only where it is known."),
+    "equality_delete_rows": Metric("rows", "Entries in equality delete files; each may hide many rows."),
+    "snapshots": Metric("snapshots", "Snapshots that the table metadata lists."),
+    "manifests": Metric("files", "Manifests of the current snapshot. Only where it is known."),
+    "metadata_bytes": Metric("bytes", "Size of the current table metadata file, which every commit writes anew."),
+    "format_version": Metric("version", "Version of the Iceberg format that the table has."),
+    "seconds_since_commit": Metric("seconds", "Age of the current snapshot when it was measured."),
+    "exact": Metric("0 or 1", "1 when manifests were read, 0 when file numbers are estimates from the summary."),
+    "debt_score": Metric("points", "0 (nothing to win) to 100, from the numbers above: [planner.md](planner.md)."),
+}
+"""Numbers about a table (``TableHealth.metrics``), plus the score made of them."""
+
+OPERATION_METRICS: Mapping[str, Metric] = {
+    "files_rewritten": Metric("files", "Data files that the operation replaced."),
+    "files_added": Metric("files", "Data files written in their place."),
+    "bytes_rewritten": Metric("bytes", "Size of the replaced files."),
+    "bytes_added": Metric("bytes", "Size of the files written."),
+    "rows_rewritten": Metric("rows", "Rows in the replaced files."),
+    "files_deleted": Metric("files", "Files removed from storage."),
+    "rows_deleted": Metric("rows", "Rows removed from the table."),
+    "delete_files_removed": Metric("files", "Delete files that are no longer needed and were dropped."),
+    "groups": Metric("groups", "Groups of files rewritten, a commit each."),
+    "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
+    "conflicts_retried": Metric("commits", "Commits tried again because another writer was faster."),
+}
+"""Numbers about one operation (``MaintenanceResult.metrics``)."""
+
+METRICS: Mapping[str, Metric] = {**HEALTH_METRICS, **OPERATION_METRICS}
+"""Every metric by name."""
+
+
+def metrics_page() -> str:
+    """The text of docs/metrics.md."""
+    return "\n".join(
+        [
+            "# Metrics",
+            "",
+            "Every number that `aurum status`, `aurum run`, `aurum history` and the asset pages in Dagster show.",
+            "A number that an engine cannot tell is absent, never 0.",
+            "",
+            "<!-- Made by `python -m aurum_orchestration.maintenance.metrics > docs/metrics.md`. Change it there. -->",
+            "",
+            "## Health of a table",
+            "",
+            *_rows(HEALTH_METRICS),
+            "",
+            "## What an operation did",
+            "",
+            *_rows(OPERATION_METRICS),
+            "",
+        ]
+    )
+
+
+def _rows(metrics: Mapping[str, Metric]) -> list[str]:
+    rows = [f"| `{name}` | {metric.unit} | {metric.meaning} |" for name, metric in metrics.items()]
+    return ["| Name | Unit | Meaning |", "|---|---|---|", *rows]
+
+
+if __name__ == "__main__":
+    print(metrics_page(), end="")
