@@ -1,0 +1,183 @@
+"""One store behind a URL: connections that read, transactions that write, and errors people can act on.
+
+Nothing is opened before first use. Reading a store that was never made answers "nothing there" and
+makes nothing; writing makes it. Every write takes the store's lock at its start (``BEGIN IMMEDIATE``
+on SQLite), so that what it reads cannot change before it writes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
+
+from aurum_orchestration.errors import ConfigurationError, MissingExtraError, redact
+from aurum_orchestration.history.faults import unavailable
+from aurum_orchestration.history.migrate import revision, upgrade
+from aurum_orchestration.history.schema import HEAD
+
+WAIT_SECONDS = 10
+"""How long a statement waits for a lock, and a connection for its server."""
+
+_WRITES = "aurum_writes"
+_EXAMPLES = "Write sqlite:////folder/history.db or postgresql://user@host:5432/database."
+
+
+class Store:
+    """Connections to one history store. Safe to use from many threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = _checked(url)
+        self._path = Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
+        self._name = redact(self._url.render_as_string(hide_password=True))
+        self._lock = threading.Lock()
+        self._made: Engine | None = None
+        self._current = False
+
+    def __str__(self) -> str:
+        return self._name
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection | None]:
+        """A connection that sees one consistent state, or None when the store was never written to."""
+        with self._explained():
+            if self._missing() or not self._readable():
+                yield None
+                return
+            with self._engine().connect() as connection:
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that holds the write lock and commits at the end, or rolls back on any error."""
+        with self._explained():
+            if self._missing():
+                self.close()
+            if not self._current:
+                self._prepare()
+            with self._begin() as connection:
+                yield connection
+
+    def close(self) -> None:
+        """Close all connections. The store can be used again; calling it twice does nothing more."""
+        with self._lock:
+            engine, self._made, self._current = self._made, None, False
+        if engine is not None:
+            engine.dispose()
+
+    def _missing(self) -> bool:
+        return self._path is not None and not self._path.exists()
+
+    def _readable(self) -> bool:
+        """True when there is a schema to read from; an older one is migrated first."""
+        if not self._current:
+            with self._engine().connect() as connection:
+                found = revision(connection)
+            if found is None:
+                return False
+            if found != HEAD:
+                self._prepare()
+            self._current = True
+        return True
+
+    def _prepare(self) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _use_wal(self._engine())
+        with self._begin() as connection:
+            upgrade(connection)
+        self._current = True
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with self._engine().connect() as plain:
+            connection = plain.execution_options(**{_WRITES: True})
+            with connection.begin():
+                yield connection
+
+    def _engine(self) -> Engine:
+        with self._lock:
+            if self._made is None:
+                self._made = _sqlite(self._url) if self._path is not None else _postgres(self._url)
+            return self._made
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            raise unavailable(error, self._name) from error
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # the cause's text would show the URL, password and all
+        raise ConfigurationError("AURUM_HISTORY_URL is not a database URL", hint=_EXAMPLES) from None
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
+        raise ConfigurationError(f"the history cannot be kept in {parsed.drivername!r}", hint=_EXAMPLES)
+    in_file = bool(parsed.database) and parsed.database != ":memory:" and not str(parsed.database).startswith("file:")
+    if parsed.get_backend_name() == "sqlite" and not in_file:
+        raise ConfigurationError("the history needs a SQLite file that other processes can open too", hint=_EXAMPLES)
+    return parsed
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _own_transactions(connection: Any, _record: Any) -> None:
+        # the driver's own idea of transactions would start them too late and not for DDL
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+@retry(
+    retry=retry_if_exception_type(OperationalError),
+    stop=stop_after_delay(WAIT_SECONDS),
+    wait=wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _use_wal(engine: Engine) -> None:
+    """Let readers read while somebody writes. SQLite does not wait for locks here, hence the retry."""
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode=WAL")
+    finally:
+        raw.close()
+
+
+def _postgres(url: URL) -> Engine:
+    defaults = {"connect_timeout": str(WAIT_SECONDS), "application_name": "aurum_orchestration"}
+    try:
+        engine = create_engine(
+            url.update_query_dict({key: value for key, value in defaults.items() if key not in url.query}),
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "a history in PostgreSQL needs the driver psycopg", hint="pip install 'aurum-orchestration[postgres]'"
+        ) from error
+
+    @event.listens_for(engine, "connect")
+    def _never_wait_for_long(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
+        connection.commit()
+
+    return engine

@@ -1,0 +1,132 @@
+"""The operation log: one row per operation, and the planner's facts kept beside it in the same transaction.
+
+Facts are computed by the planner's own rule (:func:`facts_of`) from the newest runs whenever one is
+recorded, so asking for those of a whole fleet reads one small row per table and operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from aurum_orchestration.fleet.table_id import glob_pattern
+from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of
+from aurum_orchestration.history.schema import facts, operations
+from aurum_orchestration.history.sql import upsert
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.planner.facts import NEVER_STARTED, PastRun, RunFacts, facts_of
+
+_RUNS_LOOKED_AT = 20
+_NO_FACTS_YET = {"consecutive_failures": 0, "consecutive_no_gain": 0, "engaged": False}
+_MANY_TABLES = 500
+
+
+def record(connection: Connection, result: MaintenanceResult, who: str) -> None:
+    """Write the result; one with the same operation id (an earlier state of it) is replaced."""
+    row = row_of(result, who)
+    connection.execute(upsert(connection, operations, row, key=["operation_id"], change=row))
+    if result.finished_at is not None and not result.config.dry_run:
+        _refresh_facts(connection, row["table_id"], row["operation"])
+
+
+def results(
+    connection: Connection,
+    *,
+    limit: int | None,
+    since: datetime | None,
+    tables: Sequence[str],
+    operation_names: Sequence[str],
+    statuses: Sequence[str],
+) -> list[MaintenanceResult]:
+    """Recorded results, newest first; ``tables`` are globs over table ids."""
+    query = select(operations).order_by(operations.c.started_at.desc(), operations.c.id.desc())
+    if since is not None:
+        query = query.where(operations.c.started_at >= since)
+    if operation_names:
+        query = query.where(operations.c.operation.in_([str(name) for name in operation_names]))
+    if statuses:
+        query = query.where(operations.c.status.in_([str(status) for status in statuses]))
+    if not tables:
+        return [result_of(row) for row in connection.execute(query.limit(limit))]
+    patterns = [glob_pattern(glob) for glob in tables]
+    rows = connection.execution_options(yield_per=500).execute(query)
+    found = (row for row in rows if any(pattern.fullmatch(row.table_id) for pattern in patterns))
+    return [result_of(row) for row in islice(found, limit)]
+
+
+def all_facts(connection: Connection, tables: Collection[str] | None) -> dict[tuple[str, str], RunFacts]:
+    """Facts by table id and operation, of the given tables (None: of all), in one query."""
+    query = select(facts)
+    if tables is not None and len(tables) <= _MANY_TABLES:
+        query = query.where(facts.c.table_id.in_(list(tables)))
+    wanted = None if tables is None else frozenset(tables)
+    return dict(_facts_of_rows(connection.execute(query), wanted))
+
+
+def prune(connection: Connection, older_than: datetime, batch: int) -> int:
+    """Delete at most ``batch`` of the operations that started before, the oldest first; how many it were."""
+    old = select(operations.c.id).where(operations.c.started_at < older_than).order_by(operations.c.started_at)
+    return connection.execute(delete(operations).where(operations.c.id.in_(old.limit(batch)))).rowcount
+
+
+def _facts_of_rows(rows: Any, wanted: Collection[str] | None) -> Iterator[tuple[tuple[str, str], RunFacts]]:
+    statuses = {status.value: status for status in MaintenanceStatus}
+    for table, operation, finished, status, completed, failures, no_gain, rate, engaged in rows:
+        if wanted is None or table in wanted:
+            yield (
+                (table, operation),
+                RunFacts(finished, statuses.get(status), completed, failures, no_gain, rate, engaged),
+            )
+
+
+def _refresh_facts(connection: Connection, table: str, operation: str) -> None:
+    # the row is locked first: of two that record at once, the second one sees the run of the first
+    key = {"table_id": table, "operation": operation}
+    before = connection.execute(
+        upsert(connection, facts, {**key, **_NO_FACTS_YET}, key=list(key), change=key).returning(facts.c.last_completed)
+    ).scalar_one()
+    runs = connection.execute(
+        select(
+            operations.c.status,
+            operations.c.finished_at,
+            operations.c.seconds,
+            operations.c.metrics,
+            operations.c.problem_type,
+        )
+        .where(
+            operations.c.table_id == table,
+            operations.c.operation == operation,
+            operations.c.finished_at.is_not(None),
+            operations.c.dry_run.is_(False),
+            operations.c.problem_type.is_(None) | operations.c.problem_type.not_in(NEVER_STARTED),
+        )
+        .order_by(operations.c.finished_at.desc(), operations.c.id.desc())
+        .limit(_RUNS_LOOKED_AT)
+    )
+    now = facts_of(
+        PastRun(
+            MaintenanceStatus(run.status),
+            run.finished_at,
+            run.seconds,
+            metrics_from_text(run.metrics),
+            run.problem_type,
+        )
+        for run in runs
+    )
+    connection.execute(
+        update(facts)
+        .where(facts.c.table_id == table, facts.c.operation == operation)
+        .values(
+            last_finished=now.last_finished,
+            last_status=now.last_status,
+            last_completed=now.last_completed or before,
+            consecutive_failures=now.consecutive_failures,
+            consecutive_no_gain=now.consecutive_no_gain,
+            seconds_per_gib=now.seconds_per_gib,
+            engaged=now.engaged,
+        )
+    )

@@ -1,0 +1,52 @@
+"""Bringing a store to the schema that this code knows, once, whoever comes first.
+
+The alembic migrations ship inside the package and run from here, never from a command line. The
+caller's transaction holds the lock under which the version is looked at and changed, so two processes
+may create the same store at once: the second finds it made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from aurum_orchestration.errors import HistoryUnavailableError
+from aurum_orchestration.history.schema import HEAD, VERSION_TABLE
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_ADVISORY_LOCK = 0x6175_7275_6D68_6973  # "aurumhis": any number nobody else takes
+
+
+def revision(connection: Connection) -> str | None:
+    """Revision of the store's schema, None for a store without one. Reads only."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+    return None if found is None else str(found)
+
+
+def upgrade(connection: Connection) -> None:
+    """Create or migrate the schema inside the connection's transaction, which must be one that writes.
+
+    Raises HistoryUnavailableError when a newer version of this package made the store.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+    found = revision(connection)
+    if found != HEAD:
+        from alembic import command  # noqa: PLC0415 - takes time, and most processes find a store that is current
+        from alembic.config import Config  # noqa: PLC0415
+        from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if found is not None and found not in known:
+            raise HistoryUnavailableError(
+                f"the history store has schema {found}, this version of aurum-orchestration knows schemas up to {HEAD}",
+                hint="A newer version made this store: upgrade aurum-orchestration here, "
+                "or point AURUM_HISTORY_URL to another store.",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, HEAD)

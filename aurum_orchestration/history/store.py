@@ -1,0 +1,151 @@
+"""The history as everything else uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import Connection
+
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.history import leases, log, series
+from aurum_orchestration.history.codec import storable
+from aurum_orchestration.history.connect import Store
+from aurum_orchestration.history.records import HealthPoint, Lease, Pruned
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult
+from aurum_orchestration.maintenance.planner.facts import RunFacts
+
+T = TypeVar("T")
+
+
+class History:
+    """Operation log, planner's facts, health series and leases in one store: a SQLite file or PostgreSQL.
+
+    ``url`` is a SQLAlchemy URL, e.g. ``sqlite:////folder/history.db``. Nothing is opened before first
+    use; reading a store that does not exist answers empty and makes nothing. Safe to use from many
+    threads, and from many processes on the same store. Everything may raise HistoryUnavailableError.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store = Store(url)
+
+    def __repr__(self) -> str:
+        return f"History({str(self._store)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. Idempotent; a later call opens them again."""
+        self._store.close()
+
+    def record(self, result: MaintenanceResult, *, who: str) -> None:
+        """Write how an operation stands or ended, and who runs it (user, host, program).
+
+        Recording the same ``operation_id`` again replaces what was recorded: a running operation's end.
+        """
+        with self._store.writing() as connection:
+            log.record(connection, result, who)
+
+    def operations(
+        self,
+        limit: int | None = 10,
+        since: datetime | None = None,
+        tables: Sequence[str] = (),
+        operations: Sequence[str] = (),
+        statuses: Sequence[str] = (),
+    ) -> list[MaintenanceResult]:
+        """Recorded operations, newest first, at most ``limit`` (None: all).
+
+        ``since`` is an aware moment compared with their start; ``tables`` are globs over table ids.
+        """
+        moment = None if since is None else _aware(since, "since")
+        return self._read(
+            lambda connection: log.results(
+                connection, limit=limit, since=moment, tables=tables, operation_names=operations, statuses=statuses
+            ),
+            [],
+        )
+
+    def facts(self, tables: Sequence[TableId] | None = None) -> Mapping[tuple[str, str], RunFacts]:
+        """What the planner asks of the log, by (table id, operation), for these tables or all, in one query."""
+        wanted = None if tables is None else [storable(str(table)) for table in tables]
+        return self._read(lambda connection: log.all_facts(connection, wanted), {})
+
+    def record_health(self, points: Iterable[HealthPoint]) -> None:
+        """Add points to the health series, in one transaction."""
+        with self._store.writing() as connection:
+            series.record(connection, points)
+
+    def health_series(self, table: TableId, since: datetime | None = None) -> list[HealthPoint]:
+        """The points of one table from ``since`` (an aware moment; None: from the start), oldest first."""
+        moment = None if since is None else _aware(since, "since")
+        return self._read(lambda connection: series.points(connection, table, moment), [])
+
+    def prune(self, older_than: datetime, *, batch: int = 5000) -> Pruned:
+        """Delete operations that started, and points measured, before the aware moment ``older_than``.
+
+        ``batch`` rows per transaction, so that nobody waits long for the lock. Facts and leases stay.
+        """
+        moment = _aware(older_than, "older_than")
+        if self._read(lambda _connection: False, True):
+            return Pruned(0, 0)
+        return Pruned(
+            self._in_batches(lambda connection: log.prune(connection, moment, batch), batch),
+            self._in_batches(lambda connection: series.prune(connection, moment, batch), batch),
+        )
+
+    def acquire(self, table: TableId, *, holder: str, operation_id: str, ttl: timedelta) -> Lease:
+        """Take the table's lease for ``ttl``. Raises LeaseHeldError naming holder and expiry when it is held.
+
+        ``holder`` is a text people recognise (user, host, process). A lease left by a dead process can
+        be taken once it has expired.
+        """
+        with self._store.writing() as connection:
+            return leases.acquire(connection, table, holder=holder, operation_id=operation_id, ttl=ttl)
+
+    def renew(self, lease: Lease) -> Lease:
+        """Hold the lease for another ``ttl`` from now. Raises LeaseLostError when it expired or was taken over."""
+        with self._store.writing() as connection:
+            return leases.renew(connection, lease)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; does nothing when it is no longer held."""
+        with self._store.writing() as connection:
+            leases.release(connection, lease)
+
+    def check(self, lease: Lease) -> None:
+        """Raise LeaseLostError unless the lease is held right now, by the store's clock."""
+        with self._store.reading() as connection:
+            leases.check(connection, lease)
+
+    def holder(self, table: TableId) -> Lease | None:
+        """The lease that is held on the table right now, None when there is none."""
+        return self._read(lambda connection: leases.holder(connection, table), None)
+
+    def _read(self, ask: Callable[[Connection], T], empty: T) -> T:
+        with self._store.reading() as connection:
+            return empty if connection is None else ask(connection)
+
+    def _in_batches(self, step: Callable[[Connection], int], batch: int) -> int:
+        total = 0
+        while True:
+            with self._store.writing() as connection:
+                deleted = step(connection)
+            total += deleted
+            if deleted < batch:
+                return total
+
+
+def _aware(moment: datetime, name: str) -> datetime:
+    if moment.tzinfo is None:
+        raise RequestError(f"{name}={moment.isoformat()} has no time zone", hint="Write it with an offset, e.g. ...Z.")
+    return moment
