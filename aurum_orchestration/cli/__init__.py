@@ -1,1 +1,1 @@
-"""The aurum command. Calls the service and holds no rule of its own."""
+"""The ``aurum`` command: the same service that Dagster calls, from a shell. Holds no rule of its own."""

@@ -1,0 +1,1 @@
+"""From JSON shapes to what a person reads. Pure: shapes in, rich renderables out."""
