@@ -1,0 +1,56 @@
+# Every target says what it does: `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?=
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+DEMO := .aurum
+
+.PHONY: help setup demo ui test bench bench-compare check docs lock clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
+
+setup: $(STAMP) ## Make the environment in .venv from the locked packages (Python 3.11 or 3.12).
+	@echo '.venv is ready'
+
+$(STAMP): constraints/base.txt pyproject.toml
+	@tools/setup $(PYTHON)
+	@touch $@
+
+demo: $(STAMP) ## Build a lake of real flights in .aurum, let Dagster find and compact its sick tables, show the proof.
+	@$(BIN)/python -m aurum_orchestration.local.demo
+
+ui: $(STAMP) ## Open Dagster on the demo's lake (stop with Ctrl-C). Runs the demo first when there is none.
+	@test -f $(DEMO)/demo.json || $(BIN)/python -m aurum_orchestration.local.demo
+	@$(BIN)/python -m aurum_orchestration.local.ui
+
+test: $(STAMP) ## Run the tests with coverage, and hold the coverage floors.
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	@$(BIN)/python tools/coverage_floor.py
+
+bench: $(STAMP) ## Measure the figures; results go to benchmarks/results.
+	@$(BIN)/python -m benchmarks.run
+
+bench-compare: $(STAMP) ## Fail when a ratio of the last bench is worse than the stored one beyond its spread.
+	@$(BIN)/python -m benchmarks.compare
+
+check: $(STAMP) ## Lint, format, types, dead and duplicated code, drift of generated docs.
+	@tools/check
+
+docs: $(STAMP) ## Write the generated docs anew.
+	@$(BIN)/python tools/generate_docs.py
+
+lock: $(STAMP) ## Pin all packages with hashes in constraints/base.txt (UPGRADE=1 takes the newest that fit).
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --python-platform linux --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) \
+	  --output-file constraints/base.txt
+	@printf 'constraints/base.txt: %s packages\n' "$$(grep -c '==' constraints/base.txt)"
+
+clean: ## Remove the demo's data, caches and reports; .venv stays.
+	@rm -rf $(DEMO) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

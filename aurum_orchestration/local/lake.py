@@ -1,0 +1,98 @@
+"""Builds the demo's lake: tables that a stream has worn out beside tables that a batch job wrote well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.table import Table
+from pyiceberg.transforms import MonthTransform
+
+from aurum_orchestration.local import nyc2013
+from aurum_orchestration.local.streaming import Stream, replay
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAMESPACE = "flights"
+
+Progress = Callable[[str, int, int], None]
+"""Called with a table's name, the rows written so far and the rows there will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one table of the lake comes about. Without ``stream`` it is written at once, as a batch job does."""
+
+    comment: str
+    source: str
+    columns: tuple[str, ...] | None = None
+    by_month: bool = False
+    stream: Stream | None = None
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "flights": Recipe(
+        "Every departure from New York in 2013, as a stream wrote it: a file for two hours.",
+        source="flights",
+        by_month=True,
+        stream=Stream("time_hour", hours_per_file=2, files_per_commit=40),
+    ),
+    "weather": Recipe(
+        "Hourly weather at the three airports, as a stream wrote it: a file for six hours.",
+        source="weather",
+        stream=Stream("time_hour", hours_per_file=6, files_per_commit=28),
+    ),
+    "schedule": Recipe(
+        "What was planned for every departure, as a nightly batch wrote it: a file for a month.",
+        source="flights",
+        columns=("time_hour", "sched_dep_time", "sched_arr_time", "carrier", "flight", "tailnum", "origin", "dest"),
+        by_month=True,
+    ),
+    "airlines": Recipe("Names of the carriers.", source="airlines"),
+    "airports": Recipe("Airports by FAA code.", source="airports"),
+    "planes": Recipe("Planes by tail number.", source="planes"),
+}
+
+
+def build_lake(catalog: Catalog, progress: Progress = lambda _table, _done, _total: None) -> None:
+    """Create and fill every table of :data:`RECIPES` in the namespace ``flights`` of an empty catalog."""
+    catalog.create_namespace_if_not_exists(NAMESPACE)
+    sources = {recipe.source: nyc2013.load(recipe.source) for recipe in RECIPES.values()}
+    for name, recipe in RECIPES.items():
+        rows = sources[recipe.source]
+        if recipe.columns:
+            rows = rows.select(list(recipe.columns))
+        _fill(_create(catalog, name, recipe), name, recipe, rows, progress)
+
+
+def _create(catalog: Catalog, name: str, recipe: Recipe) -> Table:
+    schema = nyc2013.SCHEMAS[recipe.source]
+    if recipe.columns:
+        schema = schema.select(*recipe.columns)
+    spec = PartitionSpec()
+    if recipe.by_month:
+        source = schema.find_field("time_hour")
+        spec = PartitionSpec(PartitionField(source.field_id, 1000, MonthTransform(), "time_hour_month"))
+    return catalog.create_table(
+        (NAMESPACE, name), schema=schema, partition_spec=spec, properties={"comment": recipe.comment}
+    )
+
+
+def _fill(table: Table, name: str, recipe: Recipe, rows: pa.Table, progress: Progress) -> None:
+    written = 0
+
+    def committed(count: int) -> None:
+        nonlocal written
+        written += count
+        progress(name, written, rows.num_rows)
+
+    progress(name, 0, rows.num_rows)
+    if recipe.stream:
+        replay(table, rows, recipe.stream, committed)
+    else:
+        table.append(rows)
+        committed(rows.num_rows)
