@@ -1,0 +1,155 @@
+"""What fleet.yaml holds, as models. Policies stay plain mappings here: see :mod:`.policy`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, WrapValidator, field_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
+
+from aurum_orchestration.errors import RequestError, redact
+from aurum_orchestration.fleet.table_id import check_glob, literal_id
+
+PolicySections = dict[str, dict[str, Any]]
+"""Policies as written: operation -> key -> value."""
+
+BUILTIN_BACKEND_TYPES = ("iceberg", "postgres", "timescale", "clickhouse", "sqlite")
+
+_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+class BackendConfig(BaseModel):
+    """One backend. What its engine needs to connect are keys of its own, kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(description="Kind of backend: iceberg, postgres, timescale, clickhouse or sqlite.")
+    engine: str | None = Field(default=None, description="What does the work, where a type has several engines.")
+    discover: list[str] = Field(
+        default_factory=list, description="Namespaces or globs, relative to the backend; none: everything."
+    )
+    policy: PolicySections = Field(default_factory=dict, description="Policies of all tables of this backend.")
+
+    @field_validator("discover")
+    @classmethod
+    def _globs(cls, value: list[str]) -> list[str]:
+        return [_glob(glob) for glob in value]
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What the backend itself is made from: every key but type, discover and policy. Holds secrets."""
+        return self.model_dump(exclude={"type", "discover", "policy"}, exclude_none=True)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Fields as printed: without secrets, which the environment put into connection keys."""
+        return [(key, _Redacted(value)) for key, value in super().__repr_args__()]
+
+
+class _Redacted:
+    def __init__(self, value: Any) -> None:
+        self._text = redact(repr(value))
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _property_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+class IcebergBackendConfig(BackendConfig):
+    """An Iceberg catalog, worked on by PyIceberg or through Trino."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["iceberg"] = Field(description="Kind of backend.")
+    engine: Literal["pyiceberg", "trino"] = Field(default="pyiceberg", description="What does the work.")
+    catalog: dict[str, Annotated[Any, BeforeValidator(_property_text)]] = Field(
+        default_factory=dict, description="PyIceberg's catalog properties; `name` defaults to the backend's name."
+    )
+    host: str | None = Field(default=None, description="Trino: host of the coordinator.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Trino: port of the coordinator.")
+    user: str | None = Field(default=None, description="Trino: user name.")
+    password: str | None = Field(default=None, description="Trino: password, from the environment.")
+
+
+def backend_model(backend_type: Any) -> type[BackendConfig]:
+    """The model of a backend type; a type without a model of its own may have any connection key."""
+    return IcebergBackendConfig if backend_type == "iceberg" else BackendConfig
+
+
+def _by_type(value: Any, _handler: ModelWrapValidatorHandler[BackendConfig]) -> BackendConfig:
+    if isinstance(value, BackendConfig):
+        return value
+    return backend_model(value.get("type") if isinstance(value, Mapping) else None).model_validate(value)
+
+
+class TableRule(BaseModel):
+    """What holds for the tables that ``match`` describes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str = Field(description="Glob over whole table ids: `*` stops at a dot, `**` does not.")
+    owners: list[str] | None = Field(default=None, description='Who answers for the tables: "team:ops" or an email.')
+    description: str | None = Field(default=None, description="What the tables are, in a sentence.")
+    tags: dict[str, str] = Field(default_factory=dict, description="Tags of the tables' assets.")
+    asset_key: list[str] | None = Field(
+        default=None, min_length=1, description="Asset key instead of the id's parts; only where match is one table."
+    )
+    policy: PolicySections = Field(default_factory=dict, description="Policies of these tables.")
+
+    @field_validator("match")
+    @classmethod
+    def _match(cls, value: str) -> str:
+        return _glob(value)
+
+    @field_validator("owners")
+    @classmethod
+    def _owners(cls, value: list[str] | None) -> list[str] | None:
+        for owner in value or ():
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f'{owner!r} is neither an email address nor "team:" and a name')
+        return value
+
+    @field_validator("asset_key")
+    @classmethod
+    def _asset_key(cls, value: list[str] | None, info: Any) -> list[str] | None:
+        if value is not None and "match" in info.data and literal_id(info.data["match"]) is None:
+            raise ValueError("one asset cannot stand for several tables; write it where match is one table's id")
+        return value
+
+
+class FleetConfig(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = Field(description="Version of this format.")
+    backends: dict[str, SerializeAsAny[Annotated[BackendConfig, WrapValidator(_by_type)]]] = Field(
+        min_length=1, description="Backends by name. The name is the first part of every table id."
+    )
+    policy: PolicySections = Field(default_factory=dict, description="Policies of all tables.")
+    tables: list[TableRule] = Field(
+        default_factory=list, description="Rules for some tables. Later ones win, and one table's id wins over globs."
+    )
+
+    @field_validator("backends")
+    @classmethod
+    def _name_catalogs(cls, value: dict[str, BackendConfig]) -> dict[str, BackendConfig]:
+        return {
+            name: backend.model_copy(update={"catalog": {"name": name, **backend.catalog}})
+            if isinstance(backend, IcebergBackendConfig)
+            else backend
+            for name, backend in value.items()
+        }
+
+
+def _glob(value: str) -> str:
+    try:
+        return check_glob(value)
+    except RequestError as error:
+        raise ValueError(error.detail) from error

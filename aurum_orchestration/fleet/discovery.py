@@ -1,0 +1,102 @@
+"""What the last discovery of each backend found, kept as one file per backend.
+
+The code location loads from these files, so it loads with every backend down. A file is replaced
+atomically: readers see the old list or the new one, and of several writers the last one wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from aurum_orchestration.errors import StorageWriteError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.interfaces import DiscoveredTable
+
+_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+
+class DiscoveryCache:
+    """The discovered tables of each backend, in ``folder``. Nothing is created before the first write."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, tuple[tuple[int, ...], list[DiscoveredTable]]] = {}
+
+    def file(self, backend: str) -> Path:
+        """Where the tables of a backend are kept; any name makes a file name."""
+        return self._folder / f"{quote(backend, safe='')}.json"
+
+    def load(self, backend: str) -> list[DiscoveredTable]:
+        """The tables last seen; empty when never discovered or when the file cannot be understood (logged)."""
+        path = self.file(backend)
+        try:
+            status = path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._read.get(backend)
+            if known is None or known[0] != version:
+                known = self._read[backend] = (version, _decode(backend, orjson.loads(path.read_bytes())))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning(
+                "The tables last discovered on %s cannot be read from %s (%s: %s); going on as if it was never "
+                "discovered. The next discovery replaces the file.",
+                backend,
+                path,
+                type(error).__name__,
+                error,
+            )
+            return []
+        return known[1]
+
+    def save(self, backend: str, tables: Sequence[DiscoveredTable]) -> None:
+        """Replace what is known of a backend. Raises StorageWriteError."""
+        path = self.file(backend)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, orjson.dumps(_encode(tables)))
+        except OSError as error:
+            raise StorageWriteError(
+                f"the tables discovered on {backend} cannot be written to {path}: {error}",
+                hint="Make the folder writable or set AURUM_HOME to one that is.",
+            ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".new")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _encode(tables: Sequence[DiscoveredTable]) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "tables": [[found.table.parts, found.kind, found.location, found.comment, found.columns] for found in tables],
+    }
+
+
+def _decode(backend: str, data: Any) -> list[DiscoveredTable]:
+    if data["format"] != _FORMAT:
+        raise ValueError(f"format {data['format']!r} is not {_FORMAT}")
+    return [
+        DiscoveredTable(
+            TableId(backend, tuple(parts)), kind, location, comment, tuple((name, kind) for name, kind in columns)
+        )
+        for parts, kind, location, comment, columns in data["tables"]
+    ]

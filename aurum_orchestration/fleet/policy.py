@@ -1,0 +1,158 @@
+"""Policies: what the sections of fleet.yaml mean for one table, and what is wrong with them.
+
+A section (``compaction: {min_input_files: 5}``) says only what differs. The effective policy of a
+table is built key by key: defaults < fleet < backend < globs in their order < the table's own rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from aurum_orchestration.errors import ConfigurationError, UnknownNameError, nearest
+from aurum_orchestration.fleet.config import FleetConfig, PolicySections
+from aurum_orchestration.fleet.problems import Key, Problem, from_validation
+from aurum_orchestration.fleet.rules import RuleIndex
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.operations.floors import below_floor
+
+PolicyModels = Mapping[str, type[BaseModel]]
+
+
+class PolicyValue(NamedTuple):
+    """One key of an effective policy and where its value comes from."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def builtin_policy_models() -> dict[str, type[BaseModel]]:
+    """The policy model of every operation that this package defines."""
+    from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy  # noqa: PLC0415
+    from aurum_orchestration.maintenance.operations.retention import RetentionPolicy  # noqa: PLC0415
+    from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy  # noqa: PLC0415
+
+    return {"compaction": CompactionPolicy, "retention": RetentionPolicy, "vacuum": VacuumPolicy}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The policies of one place in the file."""
+
+    sections: PolicySections
+    path: Key
+
+
+class PolicyBook:
+    """Effective policies of all tables, computed once per set of rules that applies."""
+
+    def __init__(self, config: FleetConfig, models: PolicyModels, rules: RuleIndex) -> None:
+        self._config = config
+        self._models = models
+        self._rules = rules
+        self._effective: dict[tuple[str, tuple[int, ...], str], BaseModel] = {}
+
+    def effective(self, table: TableId, operation: str) -> BaseModel:
+        """The policy of an operation on a table, an instance of the operation's Policy model.
+
+        Raises UnknownNameError for an operation without a policy, ConfigurationError when rules that
+        are right one by one contradict each other together.
+        """
+        key = (table.backend, self._rules.matching(table), operation)
+        known = self._effective.get(key)
+        if known is None:
+            known = self._effective[key] = self._merge(table, operation)
+        return known
+
+    def sources(self, table: TableId, operation: str) -> list[tuple[str, Any, Key | None]]:
+        """Every key of the effective policy: value, and path in the file (None: the default)."""
+        policy = self.effective(table, operation)
+        origin = {
+            key: layer.path for layer in self._layers(table) for key in layer.sections.get(operation, ())
+        }
+        return [(key, getattr(policy, key), origin.get(key)) for key in type(policy).model_fields]
+
+    def _merge(self, table: TableId, operation: str) -> BaseModel:
+        model = self._models.get(operation)
+        if model is None:
+            raise UnknownNameError(f"no operation is named {operation!r}", hint=nearest(operation, self._models))
+        given: dict[str, Any] = {}
+        for layer in self._layers(table):
+            given |= layer.sections.get(operation, {})
+        try:
+            return validate(model, given)
+        except ValidationError as error:
+            told = "; ".join(problem.message for problem in from_validation(error, model))
+            raise ConfigurationError(
+                f"the {operation} policy of {table} does not hold together: {told}",
+                table=str(table),
+                operation=operation,
+                hint="Several rules match this table; change one of them.",
+            ) from error
+
+    def _layers(self, table: TableId) -> Iterator[_Layer]:
+        config = self._config
+        yield _Layer(config.policy, ("policy",))
+        backend = config.backends.get(table.backend)
+        if backend is not None:
+            yield _Layer(backend.policy, ("backends", table.backend, "policy"))
+        for number in self._rules.matching(table):
+            yield _Layer(config.tables[number].policy, ("tables", number, "policy"))
+
+
+def validate(model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
+    """A policy from the keys given, typed strictly: text is no number. Raises pydantic's ValidationError."""
+    return model.model_validate_json(orjson.dumps(given), strict=True)
+
+
+def section_problems(raw: Any, path: Key, models: PolicyModels) -> Iterator[Problem]:
+    """What is wrong with the policies written at one place, whatever stands elsewhere."""
+    if not isinstance(raw, Mapping):
+        return
+    for operation, section in raw.items():
+        here = (*path, operation)
+        model = models.get(operation)
+        if model is None:
+            yield Problem(here, f"no operation is named {operation!r}", nearest(str(operation), models))
+        elif isinstance(section, Mapping):
+            problems = list(_value_problems(model, section, here))
+            yield from problems
+            if not problems:
+                yield from (Problem((*here, key), told, hint) for key, told, hint in below_floor(model, section))
+
+
+def _value_problems(model: type[BaseModel], section: Mapping[str, Any], path: Key) -> Iterator[Problem]:
+    try:
+        validate(model, section)
+    except ValidationError as error:
+        # what is missing, or wrong only together with other keys, other places may still put right
+        for problem in from_validation(error, model, path):
+            if len(problem.path) > len(path) and problem.path[len(path)] in section:
+                yield problem
+
+
+def combined_problems(config: FleetConfig, models: PolicyModels) -> Iterator[Problem]:
+    """What is wrong only together: every place on top of those it inherits from, one rule at a time."""
+    for name, backend in config.backends.items():
+        below = (config.policy, backend.policy)
+        yield from _chain_problems(below, ("backends", name, "policy"), models)
+        for number, rule in enumerate(config.tables):
+            if rule.policy:
+                yield from _chain_problems((*below, rule.policy), ("tables", number, "policy"), models)
+
+
+def _chain_problems(chain: tuple[PolicySections, ...], path: Key, models: PolicyModels) -> Iterator[Problem]:
+    for operation, model in models.items():
+        given: dict[str, Any] = {}
+        for sections in chain:
+            given |= sections.get(operation, {})
+        if given:
+            try:
+                validate(model, given)
+            except ValidationError as error:
+                yield from from_validation(error, model, (*path, operation))
