@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import cast
 
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.operations.base import TriggerPolicy
 from aurum_orchestration.maintenance.planner.facts import NO_FACTS, RunFacts, as_utc
@@ -72,8 +73,8 @@ def healthy(decisions: Iterable[Decision]) -> bool:
 
 
 def closest(decisions: Iterable[Decision]) -> Decision | None:
-    """Of the decisions (of any tables) not to act, the one that is closest to acting: waiting first, then by gain."""
-    idle = [decision for decision in decisions if not decision.act and decision.code not in {"disabled", "unmeasured"}]
+    """Of the decisions (of any tables), the one closest to acting: first those that wait, then by predicted gain."""
+    idle = [decision for decision in decisions if decision.code == "healthy" or decision.code in WAITING]
     return min(idle, key=_importance, default=None)
 
 
@@ -92,13 +93,13 @@ def idle_interval(cooldown: timedelta, runs: int) -> timedelta:
     return max(cooldown, min(LONGEST_IDLE, longer))
 
 
-def _importance(decision: Decision) -> tuple[int, float, float, str, str]:
+def _importance(decision: Decision) -> tuple[int, float, float, str, TableId]:
     return (
         _ORDER.get(decision.code, 1),
         -decision.gain.debt_score,
         -decision.gain.files,
         decision.operation,
-        str(decision.table),
+        decision.table,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision
-from aurum_orchestration.maintenance.planner.words import size
+from aurum_orchestration.maintenance.planner.words import count, size
 
 GAIN_WEIGHT = 0.7
 COST_WEIGHT = 0.3
@@ -45,7 +45,7 @@ def rank(decisions: Iterable[Decision], budget: Budget = NO_BUDGET) -> tuple[lis
         after_bytes = used_bytes + decision.cost.bytes
         after_seconds = used_seconds + decision.cost.seconds
         if budget.tables is not None and new_table and len(tables) >= budget.tables:
-            why = f"all {budget.tables:,} tables of the budget are taken"
+            why = f"the budget of {count(budget.tables, 'table')} is used up"
         elif budget.bytes is not None and after_bytes > budget.bytes:
             left = max(0.0, budget.bytes - used_bytes)
             why = f"it moves {size(decision.cost.bytes)}, {size(left)} of the budget's {size(budget.bytes)} are left"

@@ -24,6 +24,9 @@ SECONDS_PER_FILE = 0.003
 SECONDS_PER_GIB = 10.0
 """What a rewrite is taken to cost until the history knows better: start, each file opened, each GiB moved."""
 
+OVERHEAD_BYTES = 8 * 1024
+"""What a data file of 19 columns takes without a row (measured): what each file saved frees once snapshots expire."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -47,9 +50,12 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
     excess = number(metrics, "excess_files")
     carry_on = facts.engaged and rules.clear_excess_files < rules.trigger_excess_files
     threshold = max(1, rules.clear_excess_files) if carry_on else rules.trigger_excess_files
-    moved = 2 * _bytes_to_rewrite(metrics, excess, rules.target_file_size_mb * MIB) if excess else 0.0
-    gain = Gain(debt_score=round(files_points(metrics), 2), files=excess)
-    cost = Cost(seconds=_seconds(moved, metrics, facts), bytes=moved) if excess else Cost()
+    gain, cost = Gain(), Cost()
+    if excess:
+        rewritten = _bytes_to_rewrite(metrics, excess, rules.target_file_size_mb * MIB)
+        freed = min(excess * OVERHEAD_BYTES, rewritten / 2)
+        gain = Gain(debt_score=round(files_points(metrics), 2), files=excess, bytes=freed)
+        cost = Cost(seconds=_seconds(2 * rewritten, metrics, facts), bytes=2 * rewritten)
     if excess < threshold:
         return Assessment(False, f"{count(excess, 'file')} could be saved, acts at {threshold:,}", gain, cost)
     return Assessment(True, _numbers(metrics, excess, rules.target_file_size_mb, carry_on=carry_on), gain, cost)
