@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, true, update
 
-from aurum_orchestration.fleet.table_id import glob_pattern
-from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.fleet.table_id import TableId, literal_id, literal_prefix, matches
+from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of, storable
 from aurum_orchestration.history.schema import facts, operations
 from aurum_orchestration.history.sql import upsert
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
@@ -52,10 +54,18 @@ def results(
         query = query.where(operations.c.status.in_([str(status) for status in statuses]))
     if not tables:
         return [result_of(row) for row in connection.execute(query.limit(limit))]
-    patterns = [glob_pattern(glob) for glob in tables]
-    rows = connection.execution_options(yield_per=500).execute(query)
-    found = (row for row in rows if any(pattern.fullmatch(row.table_id) for pattern in patterns))
-    return [result_of(row) for row in islice(found, limit)]
+
+    @cache
+    def wanted(table: str) -> bool:
+        try:
+            name = TableId.parse(table)
+        except RequestError:
+            return False
+        return any(matches(glob, name) for glob in tables)
+
+    # what SQL cannot tell of a glob is looked at here, row by row, until there are enough
+    with connection.execution_options(yield_per=500).execute(query.where(_may_match(tables))) as rows:
+        return [result_of(row) for row in islice((row for row in rows if wanted(row.table_id)), limit)]
 
 
 def all_facts(connection: Connection, tables: Collection[str] | None) -> dict[tuple[str, str], RunFacts]:
@@ -71,6 +81,23 @@ def prune(connection: Connection, older_than: datetime, batch: int) -> int:
     """Delete at most ``batch`` of the operations that started before, the oldest first; how many it were."""
     old = select(operations.c.id).where(operations.c.started_at < older_than).order_by(operations.c.started_at)
     return connection.execute(delete(operations).where(operations.c.id.in_(old.limit(batch)))).rowcount
+
+
+def _may_match(globs: Sequence[str]) -> ColumnElement[bool]:
+    """A condition that every match of the globs fulfils, and few others."""
+    if len(globs) > _MANY_TABLES:
+        return true()
+    conditions: list[ColumnElement[bool]] = []
+    for glob in globs:
+        table, names = literal_id(glob), literal_prefix(glob)
+        if table is not None:
+            conditions.append(operations.c.table_id == storable(str(table)))
+        elif names:
+            start = storable(str(TableId(names[0], names[1:])))
+            conditions.append(operations.c.table_id.startswith(start, autoescape=True))
+        else:
+            return true()
+    return or_(*conditions)
 
 
 def _facts_of_rows(rows: Any, wanted: Collection[str] | None) -> Iterator[tuple[tuple[str, str], RunFacts]]:
