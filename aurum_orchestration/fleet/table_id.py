@@ -97,22 +97,31 @@ def matches(glob: str, table: TableId) -> bool:
 
 
 def discovered_by(patterns: Sequence[str], table: TableId) -> bool:
-    """True when ``discover`` of a backend covers the table: no pattern at all, its namespace, or a glob.
+    """True when ``discover`` of a backend covers the table; no pattern covers everything.
 
-    Patterns are relative to the backend: ``flights`` and ``flights.*`` are the same namespace.
+    Patterns are relative to the backend: globs over the rest of the id, or namespaces (names without a
+    wildcard, or of one part only), which cover all that is in them, however deep.
     """
-    if not patterns:
-        return True
     inside = _BETWEEN.join(table.parts)
-    return any(
-        _pattern(glob).fullmatch(inside) is not None or _literal(glob) == table.namespace for glob in patterns
-    )
+    return not patterns or any(_coverage(pattern).fullmatch(inside) for pattern in patterns)
+
+
+@lru_cache(maxsize=65536)
+def _coverage(pattern: str) -> re.Pattern[str]:
+    expression = _expression(pattern)
+    if _literal(pattern) is not None or len(_split(pattern)) == 1:
+        expression += f"(?:{_BETWEEN}.*)?"
+    return re.compile(expression, re.DOTALL)
 
 
 @lru_cache(maxsize=65536)
 def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(_expression(glob), re.DOTALL)
+
+
+def _expression(glob: str) -> str:
     parts = ("".join(re.escape(text) if quoted else _wild(text) for quoted, text in part) for part in _split(glob))
-    return re.compile(_BETWEEN.join(parts), re.DOTALL)
+    return _BETWEEN.join(parts)
 
 
 def _wild(text: str) -> str:
