@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +15,10 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceResult,
     MaintenanceStatus,
     PlanStep,
+    TableHealth,
     Verification,
 )
+from aurum_orchestration.maintenance.planner.decide import healthy
 
 
 class Shape(BaseModel):
@@ -75,6 +78,20 @@ class TableStatus(Shape):
     decision: DecisionShape = Field(description="What comes first for this table.")
     decisions: list[DecisionShape] = Field(description="Every operation considered, acting or not.")
     problem: ProblemDetail | None = Field(default=None, description="Why the table could not be measured.")
+
+    @classmethod
+    def of(cls, health: TableHealth, debt_score: float, decisions: Sequence[Decision]) -> TableStatus:
+        """The shape of a measured table and of what the planner made of it, the most important decision first."""
+        return cls(
+            table=str(health.table),
+            backend=health.backend,
+            healthy=healthy(decisions),
+            debt_score=debt_score,
+            metrics=dict(health.metrics),
+            decision=DecisionShape.of(decisions[0]),
+            decisions=[DecisionShape.of(decision, considered=True) for decision in decisions],
+            problem=health.problem,
+        )
 
 
 class OperationReport(Shape):

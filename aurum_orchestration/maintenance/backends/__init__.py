@@ -1,1 +1,17 @@
-"""One package per storage family: how it measures, plans, applies and verifies."""
+"""One package or module per storage family. Names are imported when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurum_orchestration.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+
+_WHERE = {"BaseMaintenanceBackend": "base", "IcebergMaintenanceBackend": "iceberg.backend"}
+
+__all__ = ["BaseMaintenanceBackend", "IcebergMaintenanceBackend"]
+
+__getattr__ = lazy_exports(__name__, _WHERE)

@@ -1,1 +1,17 @@
-"""One module per operation: its parameters, policy and what it promises."""
+"""One module per operation: its parameters, its policy, what it promises. Names are imported when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurum_orchestration.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+    from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
+
+_WHERE = {"BaseMaintenanceOperation": "base", "CompactionOperation": "compaction"}
+
+__all__ = ["BaseMaintenanceOperation", "CompactionOperation"]
+
+__getattr__ = lazy_exports(__name__, _WHERE)

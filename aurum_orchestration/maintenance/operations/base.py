@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -15,6 +16,13 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceStatus,
     OperationType,
 )
+
+
+def numbers(answer: Any) -> dict[str, float]:
+    """The numeric members of what an operation returned, as its metrics."""
+    if not isinstance(answer, Mapping):
+        return {}
+    return {str(name): float(value) for name, value in answer.items() if isinstance(value, int | float)}
 
 
 class OperationParameters(BaseModel):
@@ -77,11 +85,13 @@ class BaseMaintenanceOperation(ABC):
     async def execute(self, backend: Any, config: MaintenanceConfig) -> MaintenanceResult:
         """Run on a backend directly, outside plan and lease; a failure is a result, not an exception."""
         started = datetime.now(UTC)
-        status, metrics, problem = MaintenanceStatus.COMPLETED, {}, None
+        status: MaintenanceStatus = MaintenanceStatus.PLANNED if config.dry_run else MaintenanceStatus.COMPLETED
+        metrics: dict[str, float] = {}
+        problem = None
         try:
             if not await backend.health_check():
                 raise BackendUnavailableError(f"backend {backend.backend_type!r} failed its health check")
-            metrics = dict(await self._execute_impl(backend, config))
+            metrics = numbers(await self._execute_impl(backend, config))
         except Exception as error:
             status = MaintenanceStatus.FAILED
             problem = as_aurum_error(error).problem(table=config.target_table, operation=self.name)

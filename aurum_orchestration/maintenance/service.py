@@ -1,0 +1,378 @@
+"""The maintenance of a fleet, as one asynchronous API. Both edges, Dagster and the command, use nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from aurum_orchestration.errors import HistoryUnavailableError, RequestError, UnsupportedError, nearest
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.batch import Request, as_they_end
+from aurum_orchestration.maintenance.connections import Backends
+from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.interfaces import (
+    Decision,
+    DiscoveredTable,
+    MaintenanceConfig,
+    MaintenanceResult,
+    MaintenanceStatus,
+    OperationType,
+    PolicyLookup,
+)
+from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+from aurum_orchestration.maintenance.planner.debt import debt_score
+from aurum_orchestration.maintenance.planner.decide import decide
+from aurum_orchestration.maintenance.planner.facts import RunFacts
+from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
+from aurum_orchestration.maintenance.rounds import choose, overriding
+from aurum_orchestration.maintenance.running import ProgressHook
+from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
+from aurum_orchestration.maintenance.threads import in_thread
+
+if TYPE_CHECKING:
+    from aurum_orchestration.fleet import Fleet
+    from aurum_orchestration.history import History
+    from aurum_orchestration.maintenance.shapes import TableStatus
+    from aurum_orchestration.settings import AurumSettings
+
+_log = logging.getLogger(__name__)
+
+
+class MaintenanceService:
+    """Keeps the tables of a fleet healthy.
+
+    Without arguments everything comes from the environment (:class:`AurumSettings`). Nothing is read or
+    connected before first use. Use it as an asynchronous context manager, or call :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        settings: AurumSettings | None = None,
+        *,
+        fleet: Fleet | None = None,
+        history: History | None = None,
+        who: str | None = None,
+        patience: timedelta = timedelta(seconds=60),
+    ) -> None:
+        from aurum_orchestration.settings import AurumSettings  # noqa: PLC0415 - keeps importing this module cheap
+
+        self.settings = settings or AurumSettings.from_env()
+        self._fleet, self._history, self._own_history = fleet, history, history is None
+        self._patience = patience
+        self._who = who
+        self._backends: Backends | None = None
+
+    @property
+    def fleet(self) -> Fleet:
+        """Backends, policies and rules; read from the fleet file when first asked for."""
+        if self._fleet is None:
+            from aurum_orchestration.fleet.load import load_fleet  # noqa: PLC0415
+
+            self._fleet = load_fleet(self.settings.fleet, self.settings)
+        return self._fleet
+
+    @property
+    def history(self) -> History:
+        """Log of operations, leases, health series. Opened by its first use, not before."""
+        if self._history is None:
+            from aurum_orchestration.history import History  # noqa: PLC0415
+
+            self._history = History(self.settings.history_url)
+        return self._history
+
+    @property
+    def backends(self) -> Backends:
+        """The backends of the fleet."""
+        if self._backends is None:
+            self._backends = Backends(self.fleet.backends)
+        return self._backends
+
+    async def connect(self) -> None:
+        """Connect every backend now. Not needed: each connects when first used."""
+        for name in self.backends.names:
+            await self.backends.get(name).connect()
+
+    async def disconnect(self) -> None:
+        """Disconnect every backend; one that is used again connects again. Idempotent."""
+        if self._backends is not None:
+            await self._backends.close()
+
+    async def close(self) -> None:
+        """Disconnect, and close the history unless it was given. Idempotent."""
+        try:
+            await self.disconnect()
+        finally:
+            if self._history is not None and self._own_history:
+                await in_thread(self._history.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- what a person asks for
+
+    async def execute_maintenance(
+        self,
+        backend_type: str | None,
+        operation_type: OperationType | str,
+        target_table: str,
+        dry_run: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        on_result: ResultHook | None = None,
+        progress: ProgressHook | None = None,
+    ) -> MaintenanceResult:
+        """Do one operation to one table now, whatever the planner thinks of it.
+
+        ``backend_type``: a backend's name, a type that only one backend has, or None (the table id's
+        first part). What goes wrong is in the result. Raises RequestError or UnknownNameError for a
+        request that cannot be understood.
+        """
+        given = {
+            "backend_type": backend_type,
+            "operation_type": operation_type,
+            "target_table": target_table,
+            "dry_run": dry_run,
+            "parameters": dict(parameters or {}),
+        }
+        results = await self._carry_out([self._understood(given)], on_result, progress)
+        return results[0]
+
+    async def execute_batch_maintenance(
+        self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]
+    ) -> list[MaintenanceResult]:
+        """Do many operations, some at a time per backend; results in the order asked, failures among them.
+
+        Several operations on one table run one after the other, in the order asked. Raises RequestError
+        or UnknownNameError before anything is started when one request cannot be understood.
+        """
+        return await self._carry_out(self._understood_all(operations))
+
+    async def stream_batch_maintenance(
+        self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]
+    ) -> AsyncIterator[MaintenanceResult]:
+        """As :meth:`execute_batch_maintenance`, but results come as they end. Leaving early cancels the rest."""
+        carry = partial(self._carry, progress=None)
+        async with aclosing(as_they_end(self._understood_all(operations), carry, self.backends.gate)) as ended:
+            async for _, result in ended:
+                yield result
+
+    # --- what is there and how it is
+
+    async def discover(self) -> list[DiscoveredTable]:
+        """List the tables of every backend and remember them, so that they are known while a backend is down.
+
+        A backend that does not answer is logged, and contributes what is remembered of it.
+        """
+        listing = await self._surveyor().listing()
+        return await self._remembered(listing)
+
+    async def tables(self, globs: Sequence[str] = ()) -> list[TableId]:
+        """Ids of the tables that the globs (none: all) mean, as the backends list them now.
+
+        Raises UnknownNameError for a glob that matches nothing, and what went wrong when nothing is known
+        because a backend does not answer.
+        """
+        surveyor = self._surveyor()
+        listing = await surveyor.listing(globs)
+        known = [table for table in surveyor.select(globs, listing) if table not in listing.unknown]
+        if not known and listing.failed:
+            raise next(iter(listing.failed.values()))
+        return known
+
+    async def health(self, tables: Sequence[str] = (), operations: Sequence[str] | None = None) -> list[Examined]:
+        """(health, debt score, decisions) of each table that the globs (none: all) mean; writes nothing.
+
+        Plain data, for thousands of tables. A table that cannot be measured has a problem and stops no other.
+        """
+        return await self._examine(tables, operations, self.fleet.policy)
+
+    async def status(self, tables: Sequence[str] = (), operations: Sequence[str] = ()) -> list[TableStatus]:
+        """What ``aurum status`` prints: :meth:`health` as shapes."""
+        from aurum_orchestration.maintenance.shapes import TableStatus  # noqa: PLC0415
+
+        named = self._operations(operations)
+        return [TableStatus.of(*one) for one in await self.health(tables, list(named) or None)]
+
+    async def maintain(
+        self,
+        tables: Sequence[str] = (),
+        operations: Sequence[str] = (),
+        dry_run: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        budget: Budget | None = None,
+        on_result: ResultHook | None = None,
+        progress: ProgressHook | None = None,
+    ) -> list[MaintenanceResult]:
+        """One round over the tables that the globs (none: all) mean: what ``aurum run`` does.
+
+        Without ``operations`` it follows the planner's decisions, cooldown included. With them it passes
+        over cooldown and ``enabled: false``, but not over thresholds: nothing to do is ``skipped``.
+        ``parameters`` go before the policies'. ``budget`` caps the round. Results: what was done, best
+        first, then what was skipped, then what could not be measured (``failed``). When cancelled, what
+        runs ends as ``cancelled``, told to ``on_result``.
+        """
+        named = self._operations(operations)
+        given = dict(parameters or {})
+        considered = named or self._planned_operations()
+        policy = overriding(self.fleet.policy, considered, given, named=bool(named))
+        examined = await self._examine(tables, list(considered), policy, remember=not dry_run)
+
+        def request(decision: Decision) -> MaintenanceConfig:
+            return MaintenanceConfig(
+                operation_type=decision.operation,
+                target_table=str(decision.table),
+                backend_type=decision.table.backend,
+                dry_run=dry_run,
+                parameters=given,
+            )
+
+        chosen = choose(examined, named=bool(named), budget=budget, request=request)
+        done = await self._carry_out([self._understood(request(one)) for one in chosen.to_do], on_result, progress)
+        if on_result is not None:
+            for answer in chosen.answered:
+                on_result(answer)
+        return [*done, *chosen.answered]
+
+    # --- inside
+
+    def _surveyor(self) -> Surveyor:
+        return Surveyor(self.fleet, self.backends, self._patience)
+
+    def _executor(self) -> MaintenanceExecutor:
+        return MaintenanceExecutor(self.history, who=self._who)
+
+    async def _examine(
+        self,
+        globs: Sequence[str],
+        operations: Sequence[str] | None,
+        policy: PolicyLookup,
+        *,
+        remember: bool = False,
+    ) -> list[Examined]:
+        surveyor = self._surveyor()
+        listing = await surveyor.listing(globs)
+        chosen = surveyor.select(globs, listing)
+        if remember:
+            await self._remembered(listing)
+        measured = await surveyor.measure(chosen, listing, policy)
+        facts = await self._facts(chosen if globs else None)
+
+        def judge() -> list[Examined]:
+            now = datetime.now(UTC)
+            return [(one, debt_score(one), decide(one, policy, facts, now, operations)) for one in measured]
+
+        return await in_thread(judge)
+
+    async def _remembered(self, listing: Listing) -> list[DiscoveredTable]:
+        found: list[DiscoveredTable] = []
+        for name, tables in listing.tables.items():
+            if name in listing.failed:
+                _log.warning("backend %s lists no tables: %s", name, listing.failed[name])
+            else:
+                await in_thread(self.fleet.remember, name, tables)
+            found.extend(table for table in tables if table.table not in listing.unknown)
+        return found
+
+    async def _facts(self, tables: Sequence[TableId] | None) -> Mapping[tuple[str, str], RunFacts]:
+        try:
+            return await in_thread(self.history.facts, tables)
+        except HistoryUnavailableError as error:
+            _log.warning("decisions are made without the history (no cooldown, no back-off): %s", error)
+            return {}
+
+    def _planned_operations(self) -> dict[str, BaseMaintenanceOperation]:
+        return {name: MaintenanceFactory.create_operation(name) for name in TRIGGERS}
+
+    def _operations(self, names: Sequence[OperationType | str]) -> dict[str, BaseMaintenanceOperation]:
+        return {str(name): MaintenanceFactory.create_operation(name) for name in names}
+
+    def _understood_all(self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]) -> list[Request]:
+        return [self._understood(given) for given in operations]
+
+    def _understood(self, given: MaintenanceConfig | Mapping[str, Any]) -> Request:
+        config = given if isinstance(given, MaintenanceConfig) else _request(given)
+        backend = self.backends.find(config.backend_type, config.target_table)
+        table = backend.table_id(config.target_table)
+        config = config.model_copy(update={"target_table": str(table)})
+        try:
+            operation = MaintenanceFactory.create_operation(config.operation_type)
+        except UnsupportedError as error:
+            return Request(config, backend, reason=error.detail)
+        policy = self.fleet.policy(table, operation.name)
+        operation.parameters(config.parameters, policy)
+        return Request(config, backend, operation, policy)
+
+    async def _carry_out(
+        self, requests: Sequence[Request], on_result: ResultHook | None = None, progress: ProgressHook | None = None
+    ) -> list[MaintenanceResult]:
+        results: dict[int, MaintenanceResult] = {}
+        carry = partial(self._carry, progress=progress, told=on_result)
+        async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
+            async for position, result in ended:
+                results[position] = result
+        return [results[position] for position in range(len(requests))]
+
+    async def _carry(
+        self,
+        request: Request,
+        end: ResultHook,
+        *,
+        progress: ProgressHook | None,
+        told: ResultHook | None = None,
+    ) -> None:
+        def on_result(result: MaintenanceResult) -> None:
+            if told is not None:
+                told(result)
+            end(result)
+
+        if request.operation is None:
+            now = datetime.now(UTC)
+            on_result(
+                MaintenanceResult(
+                    config=request.config,
+                    backend=request.backend.name,
+                    status=MaintenanceStatus.SKIPPED,
+                    reason=request.reason,
+                    started_at=now,
+                    finished_at=now,
+                )
+            )
+            return
+        await self._executor().execute(
+            request.backend,
+            request.operation,
+            request.config,
+            policy=request.policy,
+            on_result=on_result,
+            progress=progress,
+        )
+
+
+def _request(given: Mapping[str, Any]) -> MaintenanceConfig:
+    try:
+        return MaintenanceConfig.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        hint = nearest(key, MaintenanceConfig.model_fields) if first["type"] == "extra_forbidden" else None
+        raise RequestError(f"request {key!r}: {first['msg']}", hint=hint) from error
+
+
+def create_maintenance_service(settings: AurumSettings | None = None) -> MaintenanceService:
+    """A service of its own for these settings (default: the environment)."""
+    return MaintenanceService(settings)
