@@ -1,0 +1,66 @@
+"""What catalogs raise, in many exception classes, as the package's own errors, without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyiceberg import exceptions as iceberg
+from sqlalchemy.exc import ArgumentError
+
+from aurum_orchestration.errors import (
+    AurumError,
+    BackendUnavailableError,
+    ConfigurationError,
+    MissingExtraError,
+    TableNotFoundError,
+)
+
+_SECRET_KEY = re.compile(r"(?i)password|secret|token|credential|access-key|account-key|connection-string")
+
+
+@contextmanager
+def catalog_errors(name: str, properties: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what a catalog raises into the package's errors; ``name`` is the backend's, for the text."""
+    try:
+        yield
+    except AurumError:
+        raise
+    except Exception as error:
+        raise translate(error, name, properties) from None
+
+
+def translate(error: Exception, name: str, properties: Mapping[str, Any]) -> AurumError:
+    """The package's error for what a catalog of these properties raised."""
+    text = f"catalog {name!r}: {_scrubbed(_message(error), properties)}"
+    if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
+        return MissingExtraError(text, hint=_install_hint(error, properties))
+    if isinstance(error, iceberg.NoSuchTableError):
+        return TableNotFoundError(text)
+    if isinstance(error, (iceberg.UnauthorizedError, iceberg.ForbiddenError, iceberg.OAuthError)):
+        return ConfigurationError(text, hint="Check the catalog's credentials.")
+    if isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)):
+        return ConfigurationError(text, hint="Check the backend's `catalog:` properties in fleet.yaml.")
+    return BackendUnavailableError(text, hint="Check that the catalog is up and that its address is right.")
+
+
+def _message(error: Exception) -> str:
+    origin = getattr(error, "orig", None) or error
+    lines = [line.strip() for line in str(origin).splitlines() if line.strip()]
+    return lines[0] if lines else type(origin).__name__
+
+
+def _scrubbed(text: str, properties: Mapping[str, Any]) -> str:
+    for key, value in properties.items():
+        if _SECRET_KEY.search(key) and len(str(value)) > 2:
+            text = text.replace(str(value), "***")
+    return text
+
+
+def _install_hint(error: Exception, properties: Mapping[str, Any]) -> str:
+    if str(getattr(error, "name", "")).startswith("psycopg"):
+        return "pip install 'aurum-orchestration[postgres]'"
+    kind = properties.get("type")
+    return f"pip install 'pyiceberg[{kind}]'" if kind else "Install the driver that the catalog needs."

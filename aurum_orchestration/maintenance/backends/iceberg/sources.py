@@ -1,0 +1,216 @@
+"""Where the current metadata of many tables comes from: one SQL query, or a request per table.
+
+A SQL catalog is a table of names and metadata locations, so one query finds what changed and only that
+is read. Every other catalog is asked table by table, several at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import orjson
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.exceptions import BadRequestError, NoSuchNamespaceError, NoSuchTableError
+from sqlalchemy import select, text
+
+from aurum_orchestration.errors import AurumError, CorruptTableError, TableNotFoundError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.failures import translate
+from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
+from aurum_orchestration.maintenance.backends.iceberg.metadata import columns_of, parse_metadata
+from aurum_orchestration.maintenance.interfaces import DiscoveredTable
+
+KIND = "iceberg"
+FEW = 100
+"""Up to this many tables are asked for by name; for more, the whole catalog is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A table's current metadata: where it is, its JSON, its size on storage if known, how its files are read."""
+
+    location: str
+    metadata: Mapping[str, Any]
+    size: int | None
+    files: Files
+
+
+class Source(Protocol):
+    """The tables of one catalog."""
+
+    def changed(
+        self, tables: Sequence[TableId], known: Sequence[str | None]
+    ) -> Iterator[tuple[int, Opened | AurumError]]:
+        """Positions of the tables whose metadata is not where it was known to be; opened, or why they cannot be."""
+        ...
+
+    def location(self, table: TableId) -> str | None:
+        """Where the table's metadata is now; None for a table that is gone."""
+        ...
+
+    def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """The catalog's tables for which ``chosen`` holds."""
+        ...
+
+
+def source_of(catalog: Catalog) -> Source:
+    """The fastest source for a catalog."""
+    return SqlSource(catalog) if isinstance(catalog, SqlCatalog) else LoadingSource(catalog)
+
+
+class SqlSource:
+    """A PyIceberg SqlCatalog, which shares its tables with Java's JdbcCatalog."""
+
+    def __init__(self, catalog: SqlCatalog) -> None:
+        self._catalog = catalog
+        self._files = Files(catalog.properties)
+
+    def changed(
+        self, tables: Sequence[TableId], known: Sequence[str | None]
+    ) -> Iterator[tuple[int, Opened | AurumError]]:
+        """See :class:`Source`."""
+        locations = self._locations([table.name for table in tables] if len(tables) <= FEW else None)
+        stale: list[tuple[int, TableId, str]] = []
+        for position, (table, before) in enumerate(zip(tables, known, strict=True)):
+            location = locations.get(_key(table))
+            if location is None:
+                yield position, TableNotFoundError(f"{table} is not in its catalog", table=str(table))
+            elif location != before:
+                stale.append((position, table, location))
+        yield from self._opened(stale)
+
+    def location(self, table: TableId) -> str | None:
+        """See :class:`Source`."""
+        return self._locations([table.name]).get(_key(table))
+
+    def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """See :class:`Source`."""
+        tables = [
+            (table, location)
+            for (namespace, name), location in self._locations(None).items()
+            if chosen(table := TableId(backend, (*namespace.split("."), name)))
+        ]
+        opened = self._opened([(position, *item) for position, item in enumerate(tables)])
+        return [_described(tables[position][0], found) for position, found in opened]
+
+    def _opened(self, stale: Sequence[tuple[int, TableId, str]]) -> Iterator[tuple[int, Opened | AurumError]]:
+        remote: list[tuple[int, TableId, str]] = []
+        for item in stale:
+            if self._files.is_local(item[2]):
+                yield self._open(item)
+            else:
+                remote.append(item)
+        if remote:
+            yield from in_threads(self._open, remote)
+
+    def _open(self, item: tuple[int, TableId, str]) -> tuple[int, Opened | AurumError]:
+        position, table, location = item
+        try:
+            try:
+                content = self._files.read(location)
+            except CorruptTableError:
+                # a commit in between may have removed the file: look where the table is now
+                moved = self.location(table)
+                if moved is None:
+                    return position, TableNotFoundError(f"{table} was dropped", table=str(table))
+                if moved == location:
+                    raise
+                location, content = moved, self._files.read(moved)
+            return position, Opened(location, parse_metadata(content), len(content), self._files)
+        except AurumError as error:
+            return position, error
+
+    def _locations(self, names: Sequence[str] | None) -> dict[tuple[str, str], str]:
+        """(namespace, name) -> metadata location; of all tables, or of those with one of the names."""
+        # `*` because catalogs of schema V0 have no column iceberg_type
+        query = select(text("*")).select_from(IcebergTables).where(IcebergTables.catalog_name == self._catalog.name)
+        if names is not None:
+            query = query.where(IcebergTables.table_name.in_(names))
+        with self._catalog.engine.connect() as connection:
+            rows = connection.execute(query)
+            keys = list(rows.keys())
+            at = [keys.index(key) for key in ("table_namespace", "table_name", "metadata_location")]
+            namespace, name, location = at
+            kind = keys.index("iceberg_type") if "iceberg_type" in keys else None
+            return {
+                (row[namespace], row[name]): row[location] or ""
+                for row in rows.fetchall()
+                if kind is None or row[kind] in (None, "TABLE")
+            }
+
+
+class LoadingSource:
+    """Any other catalog, through the calls that all of them have."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def changed(
+        self, tables: Sequence[TableId], known: Sequence[str | None]
+    ) -> Iterator[tuple[int, Opened | AurumError]]:
+        """See :class:`Source`."""
+
+        def load(position: int) -> tuple[int, Opened | AurumError | None]:
+            try:
+                loaded = self._catalog.load_table(tables[position].parts)
+                if loaded.metadata_location == known[position]:
+                    return position, None
+                metadata = orjson.loads(loaded.metadata.model_dump_json(by_alias=True))
+                return position, Opened(
+                    loaded.metadata_location, metadata, None, Files(loaded.io.properties, loaded.io)
+                )
+            except Exception as error:
+                return position, translate(error, self._catalog.name, self._catalog.properties)
+
+        for position, opened in in_threads(load, range(len(tables))):
+            if opened is not None:
+                yield position, opened
+
+    def location(self, table: TableId) -> str | None:
+        """See :class:`Source`."""
+        try:
+            return self._catalog.load_table(table.parts).metadata_location
+        except NoSuchTableError:
+            return None
+
+    def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """See :class:`Source`."""
+        tables = (
+            TableId(backend, identifier)
+            for namespace in self._namespaces(())
+            for identifier in self._catalog.list_tables(namespace)
+        )
+        return [DiscoveredTable(table, KIND) for table in tables if chosen(table)]
+
+    def _namespaces(self, parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        try:
+            children = self._catalog.list_namespaces(parent) if parent else self._catalog.list_namespaces()
+        except (NoSuchNamespaceError, BadRequestError, NotImplementedError):
+            if not parent:
+                raise
+            return  # dropped meanwhile, or a catalog without nested namespaces
+        for child in children:
+            if len(child) > len(parent) and child[: len(parent)] == parent:
+                yield child
+                yield from self._namespaces(child)
+
+
+def _key(table: TableId) -> tuple[str, str]:
+    parts = table.parts
+    return (parts[0] if len(parts) == 2 else ".".join(parts[:-1])), parts[-1]
+
+
+def _described(table: TableId, opened: Opened | AurumError) -> DiscoveredTable:
+    if isinstance(opened, AurumError):
+        return DiscoveredTable(table, KIND)
+    properties = cast("Mapping[str, str]", opened.metadata.get("properties") or {})
+    return DiscoveredTable(
+        table,
+        KIND,
+        location=str(opened.metadata.get("location", "")),
+        comment=properties.get("comment", ""),
+        columns=columns_of(opened.metadata),
+    )
