@@ -69,9 +69,7 @@ SCHEMAS: Mapping[str, Schema] = {
         time_hour=_TIME,
     ),
     "airlines": _schema(carrier=_TEXT, name=_TEXT),
-    "airports": _schema(
-        faa=_TEXT, name=_TEXT, lat=_REAL, lon=_REAL, alt=_INT, tz=_INT, dst=_TEXT, tzone=_TEXT
-    ),
+    "airports": _schema(faa=_TEXT, name=_TEXT, lat=_REAL, lon=_REAL, alt=_INT, tz=_INT, dst=_TEXT, tzone=_TEXT),
     "planes": _schema(
         tailnum=_TEXT,
         year=_INT,

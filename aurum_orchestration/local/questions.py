@@ -42,8 +42,10 @@ QUESTIONS: Sequence[Question] = (
     Question(
         "Which airlines ran latest in July?",
         {
-            "flights": Scan(("carrier", "arr_delay"), "time_hour >= '2013-07-01T00:00:00+00:00'"
-                            " and time_hour < '2013-08-01T00:00:00+00:00'"),
+            "flights": Scan(
+                ("carrier", "arr_delay"),
+                "time_hour >= '2013-07-01T00:00:00+00:00' and time_hour < '2013-08-01T00:00:00+00:00'",
+            ),
             "airlines": Scan(("carrier", "name")),
         },
         "SELECT name, round(avg(arr_delay), 1) AS minutes_late FROM flights JOIN airlines USING (carrier)"
