@@ -31,6 +31,9 @@ class BackendConfig(BaseModel):
         default_factory=list, description="Namespaces or globs, relative to the backend; none: everything."
     )
     policy: PolicySections = Field(default_factory=dict, description="Policies of all tables of this backend.")
+    max_parallel: int = Field(
+        default=2, ge=1, le=64, description="Operations at the same time on this backend, in one process."
+    )
 
     @field_validator("discover")
     @classmethod
@@ -39,8 +42,8 @@ class BackendConfig(BaseModel):
 
     @property
     def connection(self) -> dict[str, Any]:
-        """What the backend itself is made from: every key but type, discover and policy. Holds secrets."""
-        return self.model_dump(exclude={"type", "discover", "policy"}, exclude_none=True)
+        """What the backend itself is made from: the engine's own keys. Holds secrets."""
+        return self.model_dump(exclude={"type", "discover", "policy", "max_parallel"}, exclude_none=True)
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Fields as printed: without secrets, which the environment put into connection keys."""
