@@ -10,7 +10,7 @@ import importlib
 import logging
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from aurum_orchestration.errors import AlreadyRegisteredError, ConfigurationError, UnknownNameError, nearest
 
@@ -89,8 +89,7 @@ class Registry(Generic[T]):
         base = _load(self._base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ConfigurationError(f"{self.kind} {point.name!r}: {point.value!r} is not a {base.__name__}")
-        loaded: type[T] = cls
-        return loaded
+        return cast(type[T], cls)
 
 
 def _load(where: str) -> type:

@@ -76,8 +76,12 @@ class MaintenanceService:
         """Backends, policies and rules; read from the fleet file when first asked for."""
         if self._fleet is None:
             from aurum_orchestration.fleet.load import load_fleet  # noqa: PLC0415
+            from aurum_orchestration.fleet.policy import builtin_policy_models  # noqa: PLC0415
 
-            self._fleet = load_fleet(self.settings.fleet, self.settings)
+            registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
+            self._fleet = load_fleet(
+                settings=self.settings, policy_models={**builtin_policy_models(), **registered}
+            )
         return self._fleet
 
     @property
