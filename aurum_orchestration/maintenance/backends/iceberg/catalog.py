@@ -21,6 +21,8 @@ from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_er
 from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
+__all__ = ["catalog_errors", "list_tables", "open_catalog"]
+
 _POSTGRES = re.compile(r"^postgres(?:ql)?://")
 
 
@@ -33,7 +35,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], *, create: bool = Fal
     """
     settings = {key: _as_text(value) for key, value in properties.items() if value is not None}
     name = settings.pop("name", name)
-    with catalog_errors(name, settings):
+    with catalog_errors(name, settings, opening=True):
         _check_type(settings)
         is_sql = settings.get("type", "sql") == "sql" and "py-catalog-impl" not in settings
         if is_sql and "uri" in settings:

@@ -14,6 +14,7 @@ from aurum_orchestration.errors import (
     AurumError,
     BackendUnavailableError,
     ConfigurationError,
+    CorruptTableError,
     MissingExtraError,
     TableNotFoundError,
 )
@@ -22,28 +23,36 @@ _SECRET_KEY = re.compile(r"(?i)password|secret|token|credential|access-key|accou
 
 
 @contextmanager
-def catalog_errors(name: str, properties: Mapping[str, Any]) -> Iterator[None]:
-    """Turns what a catalog raises into the package's errors; ``name`` is the backend's, for the text."""
+def catalog_errors(name: str, properties: Mapping[str, Any], *, opening: bool = False) -> Iterator[None]:
+    """Turns what a catalog raises into the package's errors; ``name`` is the backend's, for the text.
+
+    While ``opening`` a catalog, a wrong value is one of its properties; later on it is a broken table.
+    """
     try:
         yield
     except AurumError:
         raise
     except Exception as error:
-        raise translate(error, name, properties) from None
+        raise translate(error, name, properties, opening=opening) from None
 
 
-def translate(error: Exception, name: str, properties: Mapping[str, Any]) -> AurumError:
-    """The package's error for what a catalog of these properties raised."""
+def translate(error: Exception, name: str, properties: Mapping[str, Any], *, opening: bool = False) -> AurumError:
+    """The package's error for what a catalog of these properties raised; see :func:`catalog_errors`."""
     text = f"catalog {name!r}: {_scrubbed(_message(error), properties)}"
+    kind: type[AurumError]
     if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
-        return MissingExtraError(text, hint=_install_hint(error, properties))
-    if isinstance(error, iceberg.NoSuchTableError):
-        return TableNotFoundError(text)
-    if isinstance(error, (iceberg.UnauthorizedError, iceberg.ForbiddenError, iceberg.OAuthError)):
-        return ConfigurationError(text, hint="Check the catalog's credentials.")
-    if isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)):
-        return ConfigurationError(text, hint="Check the backend's `catalog:` properties in fleet.yaml.")
-    return BackendUnavailableError(text, hint="Check that the catalog is up and that its address is right.")
+        kind, hint = MissingExtraError, _install_hint(error, properties)
+    elif isinstance(error, iceberg.NoSuchTableError):
+        kind, hint = TableNotFoundError, None
+    elif isinstance(error, (iceberg.UnauthorizedError, iceberg.ForbiddenError, iceberg.OAuthError)):
+        kind, hint = ConfigurationError, "Check the catalog's credentials."
+    elif isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)) and opening:
+        kind, hint = ConfigurationError, "Check the backend's `catalog:` properties in fleet.yaml."
+    elif isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+        kind, hint = CorruptTableError, None
+    else:
+        kind, hint = BackendUnavailableError, "Check that the catalog is up and that its address is right."
+    return kind(text, hint=hint)
 
 
 def _message(error: Exception) -> str:

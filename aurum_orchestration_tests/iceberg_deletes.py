@@ -1,0 +1,169 @@
+"""Delete files as Spark and Flink write them: PyIceberg reads some of them and writes none.
+
+Each call commits one snapshot that adds delete files, like a row-level DELETE or an upsert of another
+engine. Needs a table of format version 2.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriterV2,
+)
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update.snapshot import _FastAppendFiles
+from pyiceberg.typedef import Record
+
+# https://iceberg.apache.org/spec/#reserved-field-ids
+POSITION_DELETE_SCHEMA = pa.schema(
+    [
+        pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": "2147483546"}),
+        pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"}),
+    ]
+)
+
+
+def add_position_deletes(table: Table, positions: Mapping[str, Sequence[int]]) -> list[str]:
+    """Delete rows by data file path and position, a delete file per partition. Their paths; the table is refreshed."""
+    groups: defaultdict[tuple[int, Record], list[str]] = defaultdict(list)
+    live = {file.file_path: file for file in live_data_files(table)}
+    for path in positions:
+        groups[(live[path].spec_id, live[path].partition)].append(path)
+    added = []
+    for (spec_id, partition), paths in groups.items():
+        rows = [(path, position) for path in sorted(paths) for position in sorted(positions[path])]
+        content = pa.table(
+            {"file_path": [path for path, _ in rows], "pos": [position for _, position in rows]},
+            schema=POSITION_DELETE_SCHEMA,
+        )
+        added.append(_delete_file(table, content, DataFileContent.POSITION_DELETES, spec_id, partition, None))
+    return _commit(table, added)
+
+
+def add_equality_deletes(
+    table: Table,
+    rows: pa.Table,
+    field_names: Sequence[str],
+    *,
+    partition: Record | None = None,
+) -> list[str]:
+    """Delete all rows equal to one of ``rows`` in the named columns, in one partition of the current spec.
+
+    ``partition`` is needed for a partitioned table. The new files' paths; the table is refreshed.
+    """
+    schema = table.schema().select(*field_names)
+    content = rows.select(list(field_names)).cast(schema_to_pyarrow(schema))
+    ids = [table.schema().find_field(name).field_id for name in field_names]
+    spec_id = table.spec().spec_id
+    file = _delete_file(table, content, DataFileContent.EQUALITY_DELETES, spec_id, partition or Record(), ids)
+    return _commit(table, [file])
+
+
+def live_data_files(table: Table) -> list[DataFile]:
+    """The data files of the current snapshot, in manifest order, with their partition specs."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return []
+    return [
+        entry.data_file
+        for manifest in snapshot.manifests(table.io)
+        if manifest.content == ManifestContent.DATA
+        for entry in manifest.fetch_manifest_entry(table.io)
+    ]
+
+
+def _delete_file(
+    table: Table,
+    content: pa.Table,
+    kind: DataFileContent,
+    spec_id: int,
+    partition: Record,
+    equality_ids: list[int] | None,
+) -> DataFile:
+    path = f"{table.location()}/data/{uuid.uuid4()}-deletes.parquet"
+    with table.io.new_output(path).create() as stream:
+        pq.write_table(content, stream)
+    fields: dict[str, Any] = {
+        "content": kind,
+        "file_path": path,
+        "file_format": FileFormat.PARQUET,
+        "partition": partition,
+        "record_count": content.num_rows,
+        "file_size_in_bytes": len(table.io.new_input(path)),
+        "column_sizes": {},
+        "value_counts": {},
+        "null_value_counts": {},
+        "nan_value_counts": {},
+        "lower_bounds": {},
+        "upper_bounds": {},
+        "key_metadata": None,
+        "split_offsets": None,
+        "equality_ids": equality_ids,
+        "sort_order_id": None,
+    }
+    file = DataFile.from_args(**fields)
+    file.spec_id = spec_id
+    return file
+
+
+def _commit(table: Table, files: list[DataFile]) -> list[str]:
+    with table.transaction() as transaction:
+        _RowDelta(transaction, table, files).commit()
+    table.refresh()
+    return [file.file_path for file in files]
+
+
+class _DeleteManifestWriter(ManifestWriterV2):
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+class _RowDelta(_FastAppendFiles):
+    """Adds delete files: keeps all manifests, writes delete manifests beside them."""
+
+    def __init__(self, transaction: Transaction, table: Table, files: list[DataFile]) -> None:
+        super().__init__(operation=Operation.DELETE, transaction=transaction, io=table.io)
+        self._added_data_files = files  # counted by the summary; written by _manifests below
+
+    def _manifests(self) -> list[ManifestFile]:
+        by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
+        for file in self._added_data_files:
+            by_spec[file.spec_id].append(file)
+        written = [self._delete_manifest(spec_id, files) for spec_id, files in by_spec.items()]
+        return [*written, *self._existing_manifests()]
+
+    def _delete_manifest(self, spec_id: int, files: list[DataFile]) -> ManifestFile:
+        writer = _DeleteManifestWriter(
+            self.spec(spec_id), self.schema(), self.new_manifest_output(), self._snapshot_id, self._compression
+        )
+        with writer:
+            for file in files:
+                writer.add(
+                    ManifestEntry.from_args(
+                        status=ManifestEntryStatus.ADDED,
+                        snapshot_id=self._snapshot_id,
+                        sequence_number=None,
+                        file_sequence_number=None,
+                        data_file=file,
+                    )
+                )
+        return writer.to_manifest_file()
