@@ -80,6 +80,15 @@ def test_the_same_excess_weighs_less_in_a_table_of_many_good_files() -> None:
     assert alone / 2 <= among_many < alone * 0.6
 
 
+def test_deleted_rows_weigh_by_their_share_of_all_rows_up_to_a_fifth() -> None:
+    def score(rows: float) -> float:
+        return debt_score(health(data_files=100, rows=rows, position_delete_rows=100_000))
+
+    assert score(1e5) == score(5e5) == 5
+    assert score(1e6) == 2.5
+    assert score(1e8) < 0.1
+
+
 def test_the_caps_add_up_to_a_hundred_and_count_known_metrics() -> None:
     assert math.isclose(sum(penalty.cap for penalty in PENALTIES.values()), 100)
     assert set(PENALTIES) - {"deleted_rows"} <= set(HEALTH_METRICS)

@@ -251,6 +251,20 @@ def test_runs_that_gain_nothing_are_throttled(runs: int, minutes_ago: int, coold
         assert decision.code in WAITING
 
 
+def test_without_a_cooldown_runs_that_gain_nothing_are_throttled_too() -> None:
+    assert idle_interval(timedelta(), 4) == timedelta()
+    assert idle_interval(timedelta(), 5) == timedelta(minutes=22.5)
+
+
+def test_a_failure_among_runs_that_gained_nothing_waits_for_the_longer_of_both() -> None:
+    both = ran(50, consecutive_failures=1, consecutive_no_gain=8)
+    assert compaction(sick(), both, cooldown_minutes=45).code == "gains-nothing"
+    assert (
+        compaction(sick(), ran(20, consecutive_failures=1, consecutive_no_gain=4), cooldown_minutes=5).code
+        == "back-off"
+    )
+
+
 def test_the_throttle_says_until_when_and_why() -> None:
     assert compaction(sick(), ran(80, consecutive_no_gain=5)).reason.endswith(
         "; waits until 2026-01-31 12:10 UTC: 5 runs in a row gained nothing"
