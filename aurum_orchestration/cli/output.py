@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -15,13 +14,6 @@ _UNWRAPPED = 10_000
 """Width of a pipe: a program reads it, so a record stays on its line."""
 
 S = TypeVar("S", bound=BaseModel)
-
-
-class OutputFormat(StrEnum):
-    """How a command prints its results."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def _console(*, stderr: bool) -> Console:

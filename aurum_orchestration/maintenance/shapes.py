@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.errors import ProblemDetail, redact
 from aurum_orchestration.maintenance.interfaces import (
     SCHEMA_VERSION,
     Decision,
+    DiscoveredTable,
     MaintenanceResult,
     MaintenanceStatus,
     PlanStep,
@@ -151,3 +152,33 @@ class HistoryEntry(OperationReport):
     def of(cls, result: MaintenanceResult) -> HistoryEntry:
         """The shape of a recorded result."""
         return cls(undo=result.undo or "nothing to undo", **cls.fields_of(result))
+
+
+class ColumnShape(BaseModel):
+    """A column of a discovered table."""
+
+    name: str
+    type: str = Field(description="The type as the backend writes it.")
+
+
+class TableEntry(Shape):
+    """One table as ``aurum discover`` prints it."""
+
+    table: str = Field(description="Id of the table.")
+    backend: str = Field(description="Name of its backend.")
+    kind: str = Field(description="What kind of table it is, e.g. 'iceberg'.")
+    location: str = Field(description="Where its data is; empty when not known.")
+    comment: str = Field(description="What its catalog says about it; may be empty.")
+    columns: list[ColumnShape] = Field(description="Its columns; empty when the backend did not say.")
+
+    @classmethod
+    def of(cls, found: DiscoveredTable) -> TableEntry:
+        """The shape of a discovered table."""
+        return cls(
+            table=str(found.table),
+            backend=found.table.backend,
+            kind=found.kind,
+            location=redact(found.location),
+            comment=found.comment,
+            columns=[ColumnShape(name=name, type=kind) for name, kind in found.columns],
+        )

@@ -10,7 +10,7 @@ from rich.text import Text
 from aurum_orchestration.cli.render import words
 from aurum_orchestration.cli.render.problems import problem_panels
 from aurum_orchestration.cli.render.records import Column, Records
-from aurum_orchestration.maintenance.shapes import TableStatus
+from aurum_orchestration.maintenance.shapes import TableEntry, TableStatus
 
 _COLUMNS = (
     Column("TABLE"),
@@ -19,6 +19,7 @@ _COLUMNS = (
     Column("DEBT"),
     Column("NEEDS"),
 )
+_NO_TABLE = Text("No table. Does 'discover' in the fleet file leave any?")
 
 
 def render_status(tables: Sequence[TableStatus], *, unicode: bool = True) -> RenderableType:
@@ -38,6 +39,24 @@ def render_status(tables: Sequence[TableStatus], *, unicode: bool = True) -> Ren
     return Group(*table, _summary(tables), *problem_panels(ranked))
 
 
+def render_discovered(tables: Sequence[TableEntry]) -> RenderableType:
+    """A row per table that the backends list."""
+    if not tables:
+        return _NO_TABLE
+    rows = [
+        (
+            Text(words.safe(table.table)),
+            Text(words.safe(table.kind)),
+            Text(words.count(len(table.columns)) if table.columns else "-"),
+            Text(words.safe(table.comment or table.location)),
+        )
+        for table in tables
+    ]
+    columns = (Column("TABLE"), Column("KIND"), Column("COLUMNS", number=True), Column("WHAT OR WHERE"))
+    noun = "table" if len(tables) == 1 else "tables"
+    return Group(Records(columns, rows), Text(), Text(f"{len(tables):,} {noun}."))
+
+
 def _needs(table: TableStatus) -> Text:
     decision = table.decision
     reason = words.safe(decision.reason)
@@ -50,7 +69,7 @@ def _needs(table: TableStatus) -> Text:
 
 def _summary(tables: Sequence[TableStatus]) -> Text:
     if not tables:
-        return Text("No table. Does 'discover' in the fleet file leave any?")
+        return _NO_TABLE
     unmeasured = sum(table.problem is not None for table in tables)
     needing = sum(table.decision.operation is not None for table in tables)
     waiting = sum(table.problem is None and not table.healthy and not table.decision.operation for table in tables)

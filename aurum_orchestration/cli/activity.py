@@ -1,0 +1,63 @@
+"""What is going on, on stderr, while a terminal is there to show it."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from aurum_orchestration.cli.render.words import safe
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult
+
+
+class Activity:
+    """A line for the command as a whole and a bar per table being worked on. Silent without a terminal.
+
+    ``progress`` and ``ended`` are the service's hooks; they may be called from any thread.
+    """
+
+    def __init__(self, console: Console, doing: str) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._all = self._bars.add_task(doing, total=None, amount="")
+        self._of: dict[tuple[str, str], TaskID] = {}
+        self._finished = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def progress(self, request: MaintenanceConfig, done: float, total: float, unit: str) -> None:
+        """Move the bar of a table's operation."""
+        key = (request.target_table, str(request.operation_type))
+        with self._lock:
+            if key not in self._of:
+                self._of[key] = self._bars.add_task(f"{safe(key[0])} {key[1]}", amount="")
+            task = self._of[key]
+        self._bars.update(task, completed=done, total=total or None, amount=f"{done:,.0f}/{total:,.0f} {unit}")
+
+    def ended(self, result: MaintenanceResult) -> None:
+        """Take the bar of an ended operation away and count it."""
+        with self._lock:
+            task = self._of.pop((result.config.target_table, str(result.config.operation_type)), None)
+            self._finished += 1
+        if task is not None:
+            self._bars.remove_task(task)
+        self._bars.update(self._all, amount=f"{self._finished:,} done")

@@ -1,0 +1,142 @@
+"""What the commands do: ask the service once, and print what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from aurum_orchestration.cli.activity import Activity
+from aurum_orchestration.cli.output import print_json, print_text, speaks_unicode, stderr_console, stdout_console
+from aurum_orchestration.cli.render.reports import render_history, render_plans, render_run
+from aurum_orchestration.cli.render.status import render_discovered, render_status
+from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
+from aurum_orchestration.cli.values import parse_parameters, parse_since
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, TableEntry, TableStatus
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.service import MaintenanceService
+
+PLAN_STEPS_SHOWN = 10
+_BAD_ENDS = {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED}
+
+
+def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -> None:
+    """``aurum status``."""
+    with Activity(stderr_console(), "Measuring tables"):
+        found = session.call(lambda service: service.status(tables, operations))
+    console = stdout_console()
+    if session.json:
+        print_json(TableStatus, found)
+    else:
+        print_text(console, render_status(found, unicode=speaks_unicode(console)))
+    if any(one.problem for one in found):
+        raise typer.Exit(FAILED)
+
+
+def history(
+    session: Session,
+    *,
+    tables: Sequence[str],
+    operations: Sequence[str],
+    statuses: Sequence[str],
+    since: str | None,
+    limit: int,
+) -> None:
+    """``aurum history``."""
+
+    async def recorded(service: MaintenanceService) -> list[MaintenanceResult]:
+        moment = parse_since(since) if since else None
+        return service.history.operations(limit, moment, tables, operations, statuses)
+
+    entries = [HistoryEntry.of(result) for result in session.call(recorded)]
+    console = stdout_console()
+    if session.json:
+        print_json(HistoryEntry, entries)
+    else:
+        print_text(console, render_history(entries, unicode=speaks_unicode(console)))
+
+
+def discover(session: Session, tables: Sequence[str]) -> None:
+    """``aurum discover``."""
+
+    async def discovered(service: MaintenanceService) -> list[TableEntry]:
+        found = {one.table: one for one in await service.discover()}
+        return [TableEntry.of(found[table]) for table in service.fleet.select(tables, found)]
+
+    with Activity(stderr_console(), "Asking the backends"):
+        entries = session.call(discovered)
+    if session.json:
+        print_json(TableEntry, entries)
+    else:
+        print_text(stdout_console(), render_discovered(entries))
+
+
+def budget(tables: int | None, minutes: float | None, gib: float | None) -> Budget:
+    """The budget that the options mean; None is no cap."""
+    return Budget(
+        tables=tables,
+        bytes=None if gib is None else gib * 1024**3,
+        seconds=None if minutes is None else minutes * 60,
+    )
+
+
+def maintain(
+    session: Session,
+    tables: Sequence[str],
+    operations: Sequence[str],
+    parameters: Sequence[str],
+    cap: Budget,
+    *,
+    dry_run: bool,
+) -> None:
+    """``aurum run`` and, as a dry run, ``aurum plan``. Interrupted, it prints what had ended."""
+    ended: list[MaintenanceResult] = []
+    activity = Activity(stderr_console(), "Planning" if dry_run else "Maintaining tables")
+
+    def on_result(result: MaintenanceResult) -> None:
+        ended.append(result)
+        activity.ended(result)
+
+    async def maintained(service: MaintenanceService) -> list[MaintenanceResult]:
+        given = _parameters(parameters, operations)
+        return await service.maintain(
+            tables, operations, dry_run, given, budget=cap, on_result=on_result, progress=activity.progress
+        )
+
+    try:
+        with activity:
+            results = session.call(maintained)
+    except KeyboardInterrupt:
+        _print_reports(session, ended, dry_run=dry_run)
+        raise typer.Exit(INTERRUPTED) from None
+    _print_reports(session, results, dry_run=dry_run)
+    if any(result.status in _BAD_ENDS for result in results):
+        raise typer.Exit(FAILED)
+
+
+def _parameters(pairs: Sequence[str], operations: Sequence[str]) -> dict[str, Any]:
+    if not pairs:
+        return {}
+    if len(operations) != 1:
+        raise RequestError(
+            "--parameter belongs to one operation", hint="Name it: --operation compaction --parameter key=value."
+        )
+    operation = MaintenanceFactory.create_operation(operations[0])
+    return parse_parameters(pairs, operation.name, operation.Parameters)
+
+
+def _print_reports(session: Session, results: Sequence[MaintenanceResult], *, dry_run: bool) -> None:
+    reports = [OperationReport.of(result) for result in results]
+    console = stdout_console()
+    if session.json:
+        print_json(OperationReport, reports)
+    elif dry_run:
+        print_text(console, render_plans(reports, max_steps=None if session.verbose else PLAN_STEPS_SHOWN))
+    else:
+        print_text(console, render_run(reports, unicode=speaks_unicode(console)))

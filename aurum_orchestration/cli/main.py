@@ -1,0 +1,193 @@
+"""The ``aurum`` command: its commands, their options and their help.
+
+Help must come at once, so what the commands do is imported when one runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aurum_orchestration.cli import options
+from aurum_orchestration.cli.help import OperationsCommand, OperationsGroup
+from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
+
+if TYPE_CHECKING:
+    from aurum_orchestration.cli.session import Session
+
+app = typer.Typer(
+    name="aurum",
+    cls=OperationsGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass(frozen=True)
+class _Globals:
+    fleet: Path | None
+    verbose: int
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from aurum_orchestration import __version__
+
+        typer.echo(f"aurum {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    *,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Keep every table of a data platform healthy, and prove that no row was lost.
+
+    Exit codes: 0 done, 1 something failed, 2 bad usage or configuration, 130 interrupted.
+    """
+    context.obj = _Globals(fleet, verbose)
+
+
+def _session(context: typer.Context, output: options.OutputFormat, fleet: Path | None, verbose: int) -> Session:
+    from aurum_orchestration.cli.session import Session
+
+    given = context.find_object(_Globals)
+    if given is not None:
+        fleet, verbose = fleet or given.fleet, verbose or given.verbose
+    return Session(output, fleet, verbose)
+
+
+@app.command(cls=OperationsCommand)
+def status(
+    context: typer.Context,
+    *,
+    table: options.Tables = None,
+    operation: options.Operations = None,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show how each table is, what it needs, and why."""
+    from aurum_orchestration.cli import commands
+
+    commands.status(_session(context, output, fleet, verbose), table or (), operation or ())
+
+
+@app.command(cls=OperationsCommand)
+def plan(
+    context: typer.Context,
+    *,
+    table: options.Tables = None,
+    operation: options.RunOperations = None,
+    parameter: options.Parameters = None,
+    max_tables: options.MaxTables = None,
+    max_minutes: options.MaxMinutes = None,
+    max_gib: options.MaxGib = None,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show what a run would do now. Writes nothing.
+
+    Each step with its risk, and why the other tables are left alone.
+    """
+    from aurum_orchestration.cli import commands
+
+    session, budget = _session(context, output, fleet, verbose), commands.budget(max_tables, max_minutes, max_gib)
+    commands.maintain(session, table or (), operation or (), parameter or (), budget, dry_run=True)
+
+
+@app.command(cls=OperationsCommand)
+def run(
+    context: typer.Context,
+    *,
+    table: options.Tables = None,
+    operation: options.RunOperations = None,
+    parameter: options.Parameters = None,
+    max_tables: options.MaxTables = None,
+    max_minutes: options.MaxMinutes = None,
+    max_gib: options.MaxGib = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan: the same as aurum plan.")] = False,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Maintain the tables that need it.
+
+    Proves that every row is still there, and records what was done. Without --operation it does what each
+    table needs by its policy.
+    """
+    from aurum_orchestration.cli import commands
+
+    session, budget = _session(context, output, fleet, verbose), commands.budget(max_tables, max_minutes, max_gib)
+    commands.maintain(session, table or (), operation or (), parameter or (), budget, dry_run=dry_run)
+
+
+@app.command(cls=OperationsCommand)
+def history(
+    context: typer.Context,
+    *,
+    table: options.Tables = None,
+    operation: options.Operations = None,
+    status: Annotated[
+        list[MaintenanceStatus] | None, typer.Option(help="Only operations that ended so. Repeat for several.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only operations started since: 7d, 24h, 30min ago, or an ISO date or time."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many, the newest.")] = 10,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show what was done, and how to take it back."""
+    from aurum_orchestration.cli import commands
+
+    commands.history(
+        _session(context, output, fleet, verbose),
+        tables=table or (),
+        operations=operation or (),
+        statuses=status or (),
+        since=since,
+        limit=limit,
+    )
+
+
+@app.command()
+def discover(
+    context: typer.Context,
+    *,
+    table: options.Tables = None,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """List the tables that the backends have.
+
+    What is found is remembered, so that Dagster knows the tables while a backend is down.
+    """
+    from aurum_orchestration.cli import commands
+
+    commands.discover(_session(context, output, fleet, verbose), table or ())
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` asks for and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="aurum")
