@@ -1,0 +1,131 @@
+"""The Iceberg backend: one catalog of the fleet on the embedded engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from aurum_orchestration.errors import ConfigurationError, RequestError, UnsupportedError, nearest
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
+from aurum_orchestration.maintenance.interfaces import (
+    DiscoveredTable,
+    MaintenancePlan,
+    OperationType,
+    PlanExecution,
+    PolicyLookup,
+    RunContext,
+    TableHealth,
+)
+from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+    from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
+
+ENGINES = ("pyiceberg",)
+
+
+class IcebergMaintenanceBackend(BaseMaintenanceBackend):
+    """A PyIceberg catalog. ``config``: ``engine`` (``pyiceberg``) and ``catalog``, its PyIceberg properties.
+
+    Nothing is opened before first use. Synchronous methods may be called from several threads.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | None = None, *, name: str | None = None) -> None:
+        super().__init__(config, name=name)
+        engine = self.config.get("engine") or "pyiceberg"
+        if engine not in ENGINES and "catalog" in self.config:
+            raise ConfigurationError(
+                f"backend {self.name}: engine {engine!r} is not known", hint=nearest(str(engine), ENGINES)
+            )
+        self._opening = threading.Lock()
+        self._opened: Catalog | None = None
+        self._measurer: IcebergMeasurer | None = None
+
+    @property
+    def backend_type(self) -> str:
+        """``iceberg``."""
+        return "iceberg"
+
+    @property
+    def supported_operations(self) -> Sequence[OperationType]:
+        """Compaction."""
+        return [OperationType.COMPACTION]
+
+    async def _create_connection(self) -> Any:
+        return await asyncio.to_thread(lambda: self.catalog)
+
+    async def _close_connection(self, connection: Any) -> None:
+        with self._opening:
+            opened, self._opened, self._measurer = self._opened, None, None
+        if opened is not None:
+            await asyncio.to_thread(opened.close)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The PyIceberg catalog, opened on first use. Raises BackendUnavailableError."""
+        from aurum_orchestration.maintenance.backends.iceberg.catalog import open_catalog
+
+        with self._opening:
+            if self._opened is None:
+                properties = self.config.get("catalog")
+                if properties is None:
+                    raise ConfigurationError(f"backend {self.name} has no 'catalog' in its configuration")
+                self._opened = open_catalog(self.name, properties)
+            return self._opened
+
+    def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
+        """The catalog's tables, namespaces within namespaces included."""
+        from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables
+
+        return list_tables(self.catalog, self.name, patterns)
+
+    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        """Health of the tables; unchanged ones come from memory."""
+        from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
+
+        catalog = self.catalog
+        with self._opening:
+            if self._measurer is None:
+                self._measurer = IcebergMeasurer(catalog, self.name)
+            measurer = self._measurer
+        return measurer.measure(tables, policy)
+
+    def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
+        """Plan a compaction from the table's manifests."""
+        from aurum_orchestration.maintenance.backends.iceberg.compact.plan import plan_compaction
+        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table, read_state
+        from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+
+        if operation != OperationType.COMPACTION or not isinstance(parameters, CompactionParameters):
+            raise UnsupportedError(f"the embedded Iceberg engine has no {operation}", operation=operation)
+        loaded = load_table(self.catalog, table)
+        return plan_compaction(read_state(loaded, EntryReader(loaded.io)), table, parameters)
+
+    def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
+        """The groups of a compaction plan."""
+        from aurum_orchestration.maintenance.backends.iceberg.compact.execute import CompactionExecution
+        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table, read_state
+        from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+
+        loaded = load_table(self.catalog, TableId.parse(plan.table))
+        reader = EntryReader(loaded.io)
+        return CompactionExecution(plan, read_state(loaded, reader), reader)
+
+    async def execute_iceberg_operation(self, operation: str, table: str, **parameters: Any) -> dict[str, Any]:
+        """Run one of the plain functions of :mod:`aurum_orchestration.maintenance.iceberg` on this catalog.
+
+        Raises RequestError for an operation that is not there.
+        """
+        from aurum_orchestration.maintenance import iceberg
+
+        functions = iceberg.FUNCTIONS
+        if operation not in functions:
+            raise RequestError(f"no Iceberg operation {operation!r}", hint=nearest(operation, functions))
+        return await asyncio.to_thread(functions[operation], str(self.table_id(table)), backend=self, **parameters)

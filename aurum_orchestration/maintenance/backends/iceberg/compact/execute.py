@@ -1,0 +1,187 @@
+"""A compaction plan on the embedded engine: its groups as units that stage, verify and commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionKey
+from pyiceberg.table import Table
+
+from aurum_orchestration.errors import StateDriftedError
+from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
+from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
+from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
+from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
+from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.interfaces import (
+    MaintenancePlan,
+    PlanStep,
+    RunContext,
+    Unit,
+    UnitOutcome,
+    Verification,
+)
+from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
+
+if TYPE_CHECKING:
+    from pyiceberg.typedef import Record
+
+METHOD = "row-count+multiset-checksum"
+
+
+class CompactionExecution:
+    """The units of a compaction plan. ``state`` is the table as it is now, which may be later than the plan."""
+
+    def __init__(self, plan: MaintenancePlan, state: TableState, reader: EntryReader) -> None:
+        self.plan, self.state, self.reader = plan, state, reader
+        self.parameters = CompactionParameters.model_validate(plan.parameters)
+        self.workers = self.parameters.max_concurrent_groups
+        self.table = state.table
+        self.schema = arrow_schema(state.table.schema())
+        self.options = WriteOptions.of(state.table.metadata.properties, self.parameters.target_file_size_mb * MIB)
+        self.lock = threading.Lock()
+
+    def units(self) -> Iterator[Unit]:
+        """One unit per group. Raises StateDriftedError when the table no longer fits the plan."""
+        live = {item.data_file.file_path: item.data_file for item in self.state.data}
+        self._refuse_drift(live)
+        for step in self.plan.steps:
+            yield CompactionUnit(step, self, {path: live[path] for path in step.detail["files"]})
+
+    def _refuse_drift(self, live: dict[str, DataFile]) -> None:
+        now, then = self.state.fingerprint(), self.plan.fingerprint
+        if now == then:
+            return
+        for key in ("table_uuid", "schema_id", "spec_id"):
+            if now[key] != then[key]:
+                raise StateDriftedError(f"{key} is {now[key]} now, {then[key]} when planned", table=self.plan.table)
+        if self.state.delete_files:
+            raise StateDriftedError(
+                f"snapshot {now['snapshot_id']} has delete files that the plan did not know", table=self.plan.table
+            )
+        planned = [path for step in self.plan.steps for path in step.detail["files"]]
+        gone = [path for path in planned if path not in live]
+        if gone:
+            raise StateDriftedError(
+                f"{len(gone)} of {len(planned)} planned files are gone at snapshot {now['snapshot_id']}, "
+                f"e.g. {gone[0]}",
+                table=self.plan.table,
+            )
+
+
+class CompactionUnit(Unit):
+    """One group: its files are replaced by few, in one ``replace`` snapshot."""
+
+    def __init__(self, step: PlanStep, execution: CompactionExecution, removed: dict[str, DataFile]) -> None:
+        super().__init__(step)
+        self._execution = execution
+        self._removed = removed
+        self._first = next(iter(removed.values()))
+        self._rewrite = Rewrite(
+            execution.table.io,
+            [Source(path, file.file_size_in_bytes) for path, file in removed.items()],
+            execution.schema,
+            execution.options,
+            self._location,
+            with_checksum=execution.parameters.verify,
+        )
+
+    def stage(self, run: RunContext) -> None:
+        """Write the replacement files."""
+        self._rewrite.run(run)
+
+    def verify(self, run: RunContext) -> Verification | None:
+        """Read the replacement back; None when the parameters say not to."""
+        if not self._execution.parameters.verify:
+            return None
+        before, after = self._rewrite.before, self._rewrite.read_back(run)
+        recorded = sum(file.record_count for file in self._removed.values())
+        return Verification(
+            method=METHOD,
+            rows_before=recorded,
+            rows_after=after.rows,
+            checksum_equal=before == after,
+        )
+
+    def commit(self, run: RunContext) -> UnitOutcome:
+        """Swap the files in one snapshot."""
+        execution = self._execution
+        base = execution.state.snapshot
+        if base is None:
+            raise StateDriftedError("the table has no snapshot any more", table=execution.plan.table)
+        added = [_data_file(execution.table, written, self._first) for written in self._rewrite.files]
+        done = commit_replace(
+            execution.table,
+            base,
+            Replacement(self._first.spec_id, self._removed, added),
+            execution.reader,
+            {"aurum.operation-id": run.operation_id, "aurum.plan-id": execution.plan.plan_id},
+        )
+        execution.table = done.table
+        return UnitOutcome(
+            metrics={
+                "groups": 1,
+                "files_rewritten": len(self._removed),
+                "files_added": len(added),
+                "bytes_rewritten": sum(file.file_size_in_bytes for file in self._removed.values()),
+                "bytes_added": sum(file.file_size_in_bytes for file in added),
+                "rows_rewritten": sum(file.record_count for file in added),
+                "commit_retries": done.retries,
+            },
+            undo=f"roll back to snapshot {done.parent_id} while it is not expired and nothing was committed since",
+        )
+
+    def discard(self) -> None:
+        """Delete the files written; nothing references them."""
+        for location in self._rewrite.locations:
+            delete_quietly(self._execution.table, location)
+
+    def _location(self, name: str) -> str:
+        table = self._execution.table
+        spec = table.metadata.specs()[self._first.spec_id]
+        key = _Partition(self._first.partition, spec.partition_to_path(self._first.partition, table.schema()))
+        return table.location_provider().new_data_location(name, key if spec.fields else None)
+
+
+class _Partition(PartitionKey):
+    """A partition whose values are known as they stand in manifests, for making locations."""
+
+    def __init__(self, record: Record, path: str) -> None:
+        object.__setattr__(self, "record", record)
+        object.__setattr__(self, "path", path)
+
+    def to_path(self) -> str:
+        return str(self.__dict__["path"])
+
+
+def _data_file(table: Table, written: WrittenFile, like: DataFile) -> DataFile:
+    """The manifest's description of a written file: partition of what it replaces, metrics from its footer."""
+    schema = table.schema()
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=written.metadata,
+        stats_columns=compute_statistics_plan(schema, table.metadata.properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(schema),
+    )
+    file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=written.location,
+        file_format=FileFormat.PARQUET,
+        partition=like.partition,
+        file_size_in_bytes=written.bytes,
+        sort_order_id=None,
+        spec_id=like.spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+    file.spec_id = like.spec_id
+    return file

@@ -1,0 +1,102 @@
+"""Reading the files of a group in bounded pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
+from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id, select_columns
+
+_BATCH_ROWS = 131_072
+_DICTIONARY_SHARE = 0.8
+_FEW_VALUES = 1_000
+
+
+class GroupReader:
+    """Reads the files of one group, whose schemas mostly agree. Not safe to share between threads.
+
+    Which string columns stay dictionary-encoded is decided by the footer of the first file and used for
+    the next ones: what a later footer says differently costs speed, not correctness.
+    """
+
+    def __init__(self, io: FileIO, target: pa.Schema) -> None:
+        self._io = io
+        self._wanted = [field_id(field) for field in target]
+        self._names = target.names
+        self._encoded: list[str] | None = None
+        self._seen: pa.Schema | None = None
+        self._positions: list[int | None] = []
+
+    def pieces(self, location: str, piece_rows: int, piece_bytes: int) -> Iterator[pa.Table]:
+        """The file's rows in tables whose columns stand as in the target schema (by field id), types as read.
+
+        A file within ``piece_rows`` and ``piece_bytes`` (encoded) comes in one piece, a larger one in
+        batches. Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
+        """
+        if self._encoded is None:
+            with open_parquet(self._io, location, ()) as first:
+                self._encoded = _encoded_strings(first.metadata)
+        with open_parquet(self._io, location, self._encoded) as file:
+            metadata = file.metadata
+            decoded = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+            try:
+                if decoded <= piece_bytes and metadata.num_rows <= piece_rows:
+                    yield self._select(file.read(use_threads=False))
+                else:
+                    for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                        yield self._select(pa.Table.from_batches([batch]))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
+
+    def _select(self, table: pa.Table) -> pa.Table:
+        # the field ids are in the metadata
+        if self._seen is None or not table.schema.equals(self._seen, check_metadata=True):
+            self._positions = select_columns(table.schema, self._wanted)
+            self._seen = table.schema
+        columns = [
+            pa.nulls(table.num_rows) if position is None else table.column(position) for position in self._positions
+        ]
+        return pa.table(columns, names=self._names)
+
+
+def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.ParquetFile:
+    """The file, opened; the columns in ``dictionaries`` are read dictionary-encoded.
+
+    Raises CorruptTableError when it is missing or no Parquet file, BackendUnavailableError when the
+    storage does not answer.
+    """
+    try:
+        return pq.ParquetFile(
+            io.new_input(location).open(),
+            read_dictionary=list(dictionaries),
+            pre_buffer=False,
+            coerce_int96_timestamp_unit="us",
+        )
+    except FileNotFoundError as error:
+        raise CorruptTableError(f"data file {location} is missing") from error
+    except pa.ArrowInvalid as error:
+        raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
+    except OSError as error:
+        raise BackendUnavailableError(f"data file {location}: {error}") from error
+
+
+def _encoded_strings(metadata: pq.FileMetaData) -> list[str]:
+    """Top-level string columns whose values repeat: their dictionary page is a small part of the chunk."""
+    if metadata.num_row_groups == 0:
+        return []
+    group = metadata.row_group(0)
+    names = []
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page or "." in column.path_in_schema:
+            continue
+        if metadata.schema.column(index).logical_type.type not in {"STRING", "NONE"}:
+            continue
+        dictionary = column.data_page_offset - (column.dictionary_page_offset or column.data_page_offset)
+        if dictionary <= column.total_compressed_size * _DICTIONARY_SHARE or column.num_values < _FEW_VALUES:
+            names.append(column.path_in_schema)
+    return names

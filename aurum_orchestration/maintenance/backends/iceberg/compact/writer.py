@@ -1,0 +1,197 @@
+"""Writing the replacement files: bounded row groups, the table's own Parquet properties, rolling at the target."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.table import TableProperties
+
+ROW_GROUP_ROWS = 500_000
+ROW_GROUP_BYTES = 64 * 1024 * 1024
+"""A row group holds at most this much, decoded: what bounds the memory of a rewrite."""
+
+_SAMPLE = 8_192
+_DISTINCT_SHARE = 0.9
+_DICTIONARY_SHARE = 0.5
+_TAIL_SHARE = 0.25
+_FULL_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How the table wants its Parquet files written, from its properties."""
+
+    target_bytes: int
+    row_group_rows: int
+    row_group_bytes: int
+    codec: str
+    level: int | None
+    page_bytes: int
+    page_rows: int
+    dictionary_bytes: int
+
+    @classmethod
+    def of(cls, properties: Mapping[str, str], target_bytes: int) -> WriteOptions:
+        """Options from table properties; names and defaults as in Apache Iceberg's documentation."""
+
+        def number(name: str, default: int) -> int:
+            return int(properties.get(name) or default)
+
+        codec = properties.get(TableProperties.PARQUET_COMPRESSION, TableProperties.PARQUET_COMPRESSION_DEFAULT)
+        level = properties.get(TableProperties.PARQUET_COMPRESSION_LEVEL)
+        return cls(
+            target_bytes=target_bytes,
+            row_group_rows=min(
+                ROW_GROUP_ROWS,
+                number(TableProperties.PARQUET_ROW_GROUP_LIMIT, TableProperties.PARQUET_ROW_GROUP_LIMIT_DEFAULT),
+            ),
+            row_group_bytes=min(
+                ROW_GROUP_BYTES,
+                number(
+                    TableProperties.PARQUET_ROW_GROUP_SIZE_BYTES, TableProperties.PARQUET_ROW_GROUP_SIZE_BYTES_DEFAULT
+                ),
+            ),
+            codec="none" if codec.lower() == "uncompressed" else codec.lower(),
+            level=int(level) if level else (3 if codec.lower() == "zstd" else None),
+            page_bytes=number(TableProperties.PARQUET_PAGE_SIZE_BYTES, TableProperties.PARQUET_PAGE_SIZE_BYTES_DEFAULT),
+            page_rows=number(TableProperties.PARQUET_PAGE_ROW_LIMIT, TableProperties.PARQUET_PAGE_ROW_LIMIT_DEFAULT),
+            dictionary_bytes=number(
+                TableProperties.PARQUET_DICT_SIZE_BYTES, TableProperties.PARQUET_DICT_SIZE_BYTES_DEFAULT
+            ),
+        )
+
+
+@dataclass
+class WrittenFile:
+    """A replacement file on storage, not yet part of the table."""
+
+    location: str
+    bytes: int
+    metadata: pq.FileMetaData
+    dictionaries: list[str] = field(default_factory=list)
+
+
+class RollingWriter:
+    """Writes row groups into files, starting a new one near the target size.
+
+    ``expected`` is told how much output is still to come, so that no tiny last file is made.
+    """
+
+    def __init__(self, io: FileIO, schema: pa.Schema, options: WriteOptions, location: Callable[[str], str]) -> None:
+        self._io, self._schema, self._options, self._location = io, schema, options, location
+        self._prefix = uuid.uuid4()
+        self._current: _OpenFile | None = None
+        self.files: list[WrittenFile] = []
+        self.locations: list[str] = []
+
+    def write(self, table: pa.Table, remaining_share: float) -> None:
+        """Write one row group. ``remaining_share`` is the input still to come over the input so far."""
+        table = table.unify_dictionaries()
+        if self._current is None:
+            name = f"{len(self.locations):05d}-0-{self._prefix}.parquet"
+            where = self._location(name)
+            self.locations.append(where)
+            self._current = _OpenFile(self._io, where, table, self._schema, self._options)
+        self._current.write(table)
+        so_far = self._current.sink.tell()
+        written = so_far + sum(file.bytes for file in self.files)
+        full = so_far >= self._options.target_bytes * _FULL_SHARE
+        if full and written * remaining_share >= self._options.target_bytes * _TAIL_SHARE:
+            self._roll()
+
+    def close(self) -> None:
+        """Finish the last file."""
+        if self._current is not None:
+            self._roll()
+
+    def abandon(self) -> None:
+        """Close what is open without finishing it; the caller deletes ``locations``."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.sink.close()
+
+    def _roll(self) -> None:
+        current, self._current = self._current, None
+        if current is not None:
+            self.files.append(current.finish())
+
+
+class _OpenFile:
+    """One Parquet file being written."""
+
+    def __init__(self, io: FileIO, location: str, first: pa.Table, schema: pa.Schema, options: WriteOptions) -> None:
+        self.location = location
+        encoded = [name for name in first.column_names if _worth_a_dictionary(first.column(name), options)]
+        self.strings = [name for name in encoded if pa.types.is_dictionary(first.schema.field(name).type)]
+        self._schema = pa.schema(
+            [
+                field.with_type(first.schema.field(field.name).type) if field.name in self.strings else field
+                for field in schema
+            ]
+        )
+        self.sink: Any = io.new_output(location).create(overwrite=False)
+        self._writer = pq.ParquetWriter(
+            self.sink,
+            self._schema,
+            compression=options.codec,
+            compression_level=options.level,
+            use_dictionary=encoded + _nested_leaves(schema) or False,
+            data_page_size=options.page_bytes,
+            dictionary_pagesize_limit=options.dictionary_bytes,
+            write_batch_size=options.page_rows,
+            store_schema=False,
+        )
+
+    def write(self, table: pa.Table) -> None:
+        columns = [_as_type(table.column(index), field.type) for index, field in enumerate(self._schema)]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=max(1, table.num_rows))
+
+    def finish(self) -> WrittenFile:
+        self._writer.close()
+        size = self.sink.tell()
+        self.sink.close()
+        return WrittenFile(self.location, size, self._writer.writer.metadata, self.strings)
+
+
+def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
+
+
+def _nested_leaves(schema: pa.Schema) -> list[str]:
+    """Parquet paths of leaves inside nested columns, which keep the dictionary the writer tries by itself."""
+    nested = [index for index, field in enumerate(schema) if pa.types.is_nested(field.type)]
+    if not nested:
+        return []
+    names = {schema.field(index).name for index in nested}
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, store_schema=False) as writer:
+        pass
+    leaves = writer.writer.metadata.schema
+    return [
+        leaves.column(index).path for index in range(len(leaves)) if leaves.column(index).path.split(".", 1)[0] in names
+    ]
+
+
+def _worth_a_dictionary(column: pa.ChunkedArray, options: WriteOptions) -> bool:
+    """True when a dictionary page is likely to pay: few distinct values for the rows there are."""
+    kind = column.type
+    if pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return False
+    if pa.types.is_dictionary(kind):
+        dictionary = column.chunk(0).dictionary if column.num_chunks else None
+        return dictionary is None or (
+            len(dictionary) <= column.length() * _DICTIONARY_SHARE and dictionary.nbytes <= options.dictionary_bytes
+        )
+    rows = column.length()
+    if rows <= _SAMPLE:
+        return True
+    sample = column.take(pa.array(np.linspace(0, rows - 1, _SAMPLE).astype(np.int64)))
+    return bool(pc.count_distinct(sample).as_py() < _SAMPLE * _DISTINCT_SHARE)

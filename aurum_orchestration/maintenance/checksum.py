@@ -1,0 +1,268 @@
+"""An order-independent checksum of rows, for every type that Arrow reads from Parquet.
+
+Every value becomes a 64-bit number from its exact bits, so that ``-0.0`` differs from ``0.0``, one NaN
+from another, a null from an empty list. A row is the sum of its columns' numbers, each times an odd
+constant of the column, passed through a finalizer; a multiset of rows is the sum of its rows. All
+arithmetic is modulo 2**64, so the order and the grouping of rows do not matter, and parts can be
+checksummed apart and added. It guards against faults, not against an adversary.
+
+Integers and floats of different widths hash alike when equal: a column promoted from int to long keeps
+its checksum. The finalizer is that of MurmurHash3 (Austin Appleby, public domain), shortened by a round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+type_ = pa.types
+U64 = npt.NDArray[np.uint64]
+
+_BLOCK = 32_768
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_NULL = np.uint64(0xC2B2AE3D27D4EB4F)
+_ONE, _EIGHT, _SIXTY_THREE = np.uint64(1), np.uint64(8), np.uint64(63)
+_S29, _S32 = np.uint64(29), np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class RowChecksum:
+    """Rows counted and the sum of their hashes."""
+
+    rows: int = 0
+    value: int = 0
+
+    def __add__(self, other: RowChecksum) -> RowChecksum:
+        return RowChecksum(self.rows + other.rows, (self.value + other.value) & 0xFFFFFFFFFFFFFFFF)
+
+
+def checksum(table: pa.Table | pa.RecordBatch) -> RowChecksum:
+    """The checksum of all rows; tables that are to compare must have their columns in the same order."""
+    rows = table.num_rows
+    sums = np.full(rows, _STEP, np.uint64)
+    scratch = np.empty(min(_BLOCK, rows), np.uint64)
+    with np.errstate(over="ignore"):
+        for index, column in enumerate(table.columns):
+            chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+            _add_column(chunks, _constant(index), sums, scratch)
+        value = 0
+        for start in range(0, rows, _BLOCK):
+            block = sums[start : start + _BLOCK]
+            _finalize(block, scratch[: len(block)])
+            value += int(block.sum(dtype=np.uint64))
+    return RowChecksum(rows, value & 0xFFFFFFFFFFFFFFFF)
+
+
+def _constant(index: int) -> np.uint64:
+    """An odd constant per position, from the splitmix64 sequence."""
+    state = (0x9E3779B97F4A7C15 * (index + 1)) & 0xFFFFFFFFFFFFFFFF
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return np.uint64((state ^ (state >> 31)) | 1)
+
+
+def _finalize(values: U64, scratch: U64) -> None:
+    np.right_shift(values, _S32, out=scratch)
+    np.bitwise_xor(values, scratch, out=values)
+    np.multiply(values, _MIX, out=values)
+    np.right_shift(values, _S29, out=scratch)
+    np.bitwise_xor(values, scratch, out=values)
+
+
+def _add_column(chunks: list[pa.Array], constant: np.uint64, sums: U64, scratch: U64) -> None:
+    """Add each value's number times the column's constant to the sum of its row."""
+    if not chunks:
+        return
+    kind = chunks[0].type
+    dictionaries = _hash_dictionaries(chunks, constant) if type_.is_dictionary(kind) else None
+    dtype = _dtype(kind.index_type if dictionaries is not None else kind) if _has_dtype(kind) else None
+    position = 0
+    for number, chunk in enumerate(chunks):
+        valid = _validity(chunk)
+        values = _hash_array(chunk) if dtype is None else _fixed(chunk, dtype)
+        for start in range(0, len(chunk), _BLOCK):
+            part = values[start : start + _BLOCK]
+            out = scratch[: len(part)]
+            if dictionaries is not None:
+                dictionaries[number].take(part, out=out, mode="clip")
+            else:
+                np.multiply(_widen(part), constant, out=out)
+            if valid is not None:
+                np.putmask(out, ~valid[start : start + len(part)], _NULL * constant)
+            target = sums[position : position + len(part)]
+            np.add(target, out, out=target)
+            position += len(part)
+
+
+def _has_dtype(kind: pa.DataType) -> bool:
+    return bool(type_.is_dictionary(kind)) or _is_plain(kind)
+
+
+def _hash_dictionaries(chunks: list[pa.Array], constant: np.uint64) -> list[U64]:
+    """The hashed dictionary of every chunk, made in one go."""
+    dictionaries = [chunk.dictionary for chunk in chunks]
+    hashed = _hash_array(pa.concat_arrays(dictionaries)) * constant
+    ends = np.cumsum([len(dictionary) for dictionary in dictionaries])
+    # an all-null chunk may have an empty dictionary, from which nothing can be taken
+    return [
+        hashed[end - len(dictionary) : end] if len(dictionary) else np.zeros(1, np.uint64)
+        for dictionary, end in zip(dictionaries, ends, strict=True)
+    ]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return bool(
+        type_.is_integer(kind) or type_.is_floating(kind) or (type_.is_temporal(kind) and not type_.is_interval(kind))
+    ) and kind.bit_width in (8, 16, 32, 64)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """How the values of a plain type stand in memory: floats, unsigned, or signed like every date and time."""
+    letter = "f" if type_.is_floating(kind) else "u" if type_.is_unsigned_integer(kind) else "i"
+    return np.dtype(f"{letter}{kind.bit_width // 8}")
+
+
+def _fixed(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The values of a plain array (of a dictionary: its codes) without a copy, garbage where null."""
+    buffer = array.buffers()[1]
+    if buffer is None or len(array) == 0:
+        return np.zeros(len(array), dtype)
+    return np.frombuffer(buffer, dtype, len(array), array.offset * dtype.itemsize)
+
+
+def _widen(values: npt.NDArray[Any]) -> U64:
+    """64 bits of each value: integers sign-extended, floats as doubles."""
+    if values.dtype.itemsize == 8:
+        return values.view(np.uint64)
+    if values.dtype.kind == "f":
+        return values.astype(np.float64).view(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
+
+
+def _validity(array: pa.Array) -> npt.NDArray[np.bool_] | None:
+    if array.null_count == 0:
+        return None
+    if type_.is_null(array.type):
+        return np.zeros(len(array), np.bool_)
+    return _bits(array.buffers()[0], array.offset, len(array))
+
+
+def _bits(buffer: pa.Buffer, offset: int, length: int) -> npt.NDArray[np.bool_]:
+    raw = np.frombuffer(buffer, np.uint8)[offset // 8 : (offset + length + 7) // 8]
+    return np.unpackbits(raw, bitorder="little")[offset % 8 : offset % 8 + length].view(np.bool_)
+
+
+def _hash_array(array: pa.Array) -> U64:
+    """A 64-bit number per value of any type; nulls get the null number."""
+    hashed = _hash_values(array)
+    valid = _validity(array)
+    return hashed if valid is None else np.where(valid, hashed, _NULL)
+
+
+def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911, PLR0912 - one return per kind of type
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _hash_values(array.storage)
+    if type_.is_null(kind):
+        return np.zeros(len(array), np.uint64)
+    if type_.is_boolean(kind):
+        return _bits(array.buffers()[1], array.offset, len(array)).astype(np.uint64)
+    if _is_plain(kind):
+        return _widen(_fixed(array, _dtype(kind)))
+    if type_.is_dictionary(kind):
+        if len(array.dictionary) == 0:
+            return np.zeros(len(array), np.uint64)
+        return _hash_array(array.dictionary).take(_fixed(array, _dtype(kind.index_type)), mode="clip")
+    if type_.is_fixed_size_binary(kind) or type_.is_decimal(kind):
+        width = kind.bit_width // 8
+        starts = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * width
+        return _hash_bytes(array.buffers()[1], starts)
+    if type_.is_struct(kind):
+        return _hash_struct([array.field(index) for index in range(kind.num_fields)], len(array))
+    if type_.is_map(kind):
+        inner = pa.StructArray.from_arrays([array.keys, array.items], names=["key", "value"])
+        return _hash_lists(inner, _offsets(array, np.int32))
+    if type_.is_list(kind) or type_.is_large_list(kind):
+        return _hash_lists(array.values, _offsets(array, np.int32 if type_.is_list(kind) else np.int64))
+    if type_.is_fixed_size_list(kind):
+        offsets = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * kind.list_size
+        return _hash_lists(array.values, offsets)
+    if type_.is_large_string(kind) or type_.is_large_binary(kind):
+        return _hash_bytes(array.buffers()[2], _offsets(array, np.int64))
+    if type_.is_string(kind) or type_.is_binary(kind):
+        return _hash_bytes(array.buffers()[2], _offsets(array, np.int32))
+    return _hash_values(array.cast(pa.large_binary()))
+
+
+def _offsets(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[np.int64]:
+    buffer = array.buffers()[1]
+    if buffer is None or len(array) == 0:
+        return np.zeros(len(array) + 1, np.int64)
+    raw = np.frombuffer(buffer, dtype, count=array.offset + len(array) + 1)
+    return raw[array.offset :].astype(np.int64)
+
+
+def _hash_struct(fields: list[pa.Array], length: int) -> U64:
+    sums = np.full(length, _STEP, np.uint64)
+    for index, field in enumerate(fields):
+        sums += _hash_array(field) * _constant(index)
+    _finalize(sums, np.empty_like(sums))
+    return sums
+
+
+def _hash_lists(values: pa.Array, offsets: npt.NDArray[np.int64]) -> U64:
+    """Elements times a constant of their position, summed per list, with the length mixed in."""
+    lengths = np.diff(offsets)
+    first, last = int(offsets[0]), int(offsets[-1])
+    elements = _hash_array(values.slice(first, last - first))
+    positions = np.arange(last - first) - np.repeat(offsets[:-1] - first, lengths)
+    weighted = elements * _powers(int(lengths.max(initial=0)))[positions]
+    running = np.concatenate(([np.uint64(0)], np.cumsum(weighted, dtype=np.uint64)))
+    sums = running[offsets[1:] - first] - running[offsets[:-1] - first]
+    sums += lengths.astype(np.uint64) * _STEP
+    _finalize(sums, np.empty_like(sums))
+    return sums
+
+
+def _powers(count: int) -> U64:
+    """1, c, c**2, ...: different odd factors for the positions in a list."""
+    return np.cumprod(np.concatenate(([_ONE], np.full(max(count - 1, 0), _MIX, np.uint64))), dtype=np.uint64)
+
+
+def _hash_bytes(buffer: pa.Buffer | None, offsets: npt.NDArray[np.int64]) -> U64:
+    """Strings of bytes, eight bytes a step over all strings at once, the length mixed in."""
+    lengths = np.diff(offsets)
+    sums = lengths.astype(np.uint64) * _STEP
+    if buffer is None or len(lengths) == 0 or int(offsets[-1]) == int(offsets[0]):
+        _finalize(sums, np.empty_like(sums))
+        return sums
+    first = int(offsets[0]) // 8 * 8
+    data = np.frombuffer(buffer, np.uint8)[first : int(offsets[-1])]
+    words = np.zeros(len(data) // 8 + 2, np.uint64)
+    words.view(np.uint8)[: len(data)] = data
+    starts = offsets[:-1] - first
+    for position in range(-(-int(lengths.max()) // 8)):
+        left = lengths - position * 8
+        alive = np.flatnonzero(left > 0) if position else None
+        where = starts if alive is None else starts[alive]
+        rest = left if alive is None else left[alive]
+        at = where + position * 8
+        index, shift = at >> 3, ((at & 7) << 3).astype(np.uint64)
+        word = words[np.minimum(index, len(words) - 2)] >> shift
+        word |= (words[np.minimum(index, len(words) - 2) + 1] << _ONE) << (_SIXTY_THREE - shift)
+        keep = np.minimum(np.maximum(rest, 0), 8).astype(np.uint64) * _EIGHT
+        # shifts by 64 are undefined, so the mask is made in two steps
+        word &= ~((~np.uint64(0) << np.maximum(keep, _ONE) - _ONE) << _ONE) * (keep > 0)
+        if alive is None:
+            sums = (sums ^ word) * _MIX
+            sums ^= sums >> _S32
+        else:
+            mixed = (sums[alive] ^ word) * _MIX
+            mixed ^= mixed >> _S32
+            sums[alive] = mixed
+    return sums
