@@ -38,9 +38,8 @@ def main() -> int:
     for package, floor in FLOORS.items():
         share = covered(report, package)
         failed |= share < floor
-        print(
-            f"{'FAIL' if share < floor else 'ok':4}  {package or 'all of it':14} {share:5.1f} % of lines, floor {floor} %"
-        )
+        verdict = "FAIL" if share < floor else "ok"
+        print(f"{verdict:4}  {package or 'all of it':14} {share:5.1f} % of lines, floor {floor} %")
     if failed:
         print("Too few lines are run by tests. The table above lists the missing ones.", file=sys.stderr)
     return int(failed)

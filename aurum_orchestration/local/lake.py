@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pyiceberg.catalog import Catalog
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAMESPACE = "flights"
+TIME = "time_hour"
+WHOLE_YEAR = 366
+"""Days from 1 January 2013 in New York to the last departure in universal time."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a table's name, the rows written so far and the rows there will be."""
@@ -39,17 +43,17 @@ RECIPES: Mapping[str, Recipe] = {
         "Every departure from New York in 2013, as a stream wrote it: a file for two hours.",
         source="flights",
         by_month=True,
-        stream=Stream("time_hour", hours_per_file=2, files_per_commit=40),
+        stream=Stream(TIME, hours_per_file=2, files_per_commit=40),
     ),
     "weather": Recipe(
         "Hourly weather at the three airports, as a stream wrote it: a file for six hours.",
         source="weather",
-        stream=Stream("time_hour", hours_per_file=6, files_per_commit=28),
+        stream=Stream(TIME, hours_per_file=6, files_per_commit=28),
     ),
     "schedule": Recipe(
         "What was planned for every departure, as a nightly batch wrote it: a file for a month.",
         source="flights",
-        columns=("time_hour", "sched_dep_time", "sched_arr_time", "carrier", "flight", "tailnum", "origin", "dest"),
+        columns=(TIME, "sched_dep_time", "sched_arr_time", "carrier", "flight", "tailnum", "origin", "dest"),
         by_month=True,
     ),
     "airlines": Recipe("Names of the carriers.", source="airlines"),
@@ -58,15 +62,28 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def build_lake(catalog: Catalog, progress: Progress = lambda _table, _done, _total: None) -> None:
-    """Create and fill every table of :data:`RECIPES` in the namespace ``flights`` of an empty catalog."""
+def build_lake(
+    catalog: Catalog, *, days: int = WHOLE_YEAR, progress: Progress = lambda _table, _done, _total: None
+) -> None:
+    """Create and fill every table of :data:`RECIPES` in the namespace ``flights`` of an empty catalog.
+
+    Fewer ``days`` (from 1 January 2013) make a smaller lake of the same shape.
+    """
     catalog.create_namespace_if_not_exists(NAMESPACE)
-    sources = {recipe.source: nyc2013.load(recipe.source) for recipe in RECIPES.values()}
+    sources = {source: _first(days, nyc2013.load(source)) for source in {one.source for one in RECIPES.values()}}
     for name, recipe in RECIPES.items():
         rows = sources[recipe.source]
         if recipe.columns:
             rows = rows.select(list(recipe.columns))
         _fill(_create(catalog, name, recipe), name, recipe, rows, progress)
+
+
+def _first(days: int, rows: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    if TIME not in rows.column_names:
+        return rows
+    return rows.filter(pc.less(rows[TIME], datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=days)))
 
 
 def _create(catalog: Catalog, name: str, recipe: Recipe) -> Table:
@@ -75,8 +92,8 @@ def _create(catalog: Catalog, name: str, recipe: Recipe) -> Table:
         schema = schema.select(*recipe.columns)
     spec = PartitionSpec()
     if recipe.by_month:
-        source = schema.find_field("time_hour")
-        spec = PartitionSpec(PartitionField(source.field_id, 1000, MonthTransform(), "time_hour_month"))
+        source = schema.find_field(TIME)
+        spec = PartitionSpec(PartitionField(source.field_id, 1000, MonthTransform(), f"{TIME}_month"))
     return catalog.create_table(
         (NAMESPACE, name), schema=schema, partition_spec=spec, properties={"comment": recipe.comment}
     )

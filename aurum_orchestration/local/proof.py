@@ -31,11 +31,12 @@ def contents(catalog: Catalog, name: str) -> Contents:
     """
     table = catalog.load_table((NAMESPACE, name))
     files = [task.file for task in table.scan().plan_files()]
-    columns = ", ".join(f'"{field.name}"' for field in table.schema().fields)
-    paths = [file.file_path.removeprefix("file://") for file in files]
+    columns = [duckdb.ColumnExpression(field.name) for field in table.schema().fields]
     with duckdb.connect() as connection:
-        found = connection.execute(
-            f"SELECT count(*), coalesce(sum(hash({columns})::HUGEINT), 0) FROM read_parquet($files)", {"files": paths}
-        ).fetchone()
-    rows, checksum = found or (0, 0)
+        [(rows, checksum)] = (
+            connection.read_parquet([file.file_path.removeprefix("file://") for file in files])
+            .select(*columns)
+            .aggregate("count(*), coalesce(sum(hash(*COLUMNS(*))::HUGEINT), 0)")
+            .fetchall()
+        )
     return Contents(len(files), sum(file.file_size_in_bytes for file in files), rows, checksum)
