@@ -16,9 +16,6 @@ from aurum_orchestration.maintenance.factory import MaintenanceFactory
 if TYPE_CHECKING:
     from aurum_orchestration.fleet.config import BackendConfig
 
-DEFAULT_MAX_PARALLEL = 2
-"""Operations at the same time on one backend, unless its ``max_parallel`` in fleet.yaml says otherwise."""
-
 
 class Backends:
     """Backends by name. Nothing is made, let alone connected, before it is asked for."""
@@ -71,8 +68,7 @@ class Backends:
         """What bounds how many operations run at once on a backend, in the running event loop."""
         gates = self._gates.setdefault(asyncio.get_running_loop(), {})
         if name not in gates:
-            limit = getattr(self._configs[name], "max_parallel", None) or DEFAULT_MAX_PARALLEL
-            gates[name] = asyncio.Semaphore(int(limit))
+            gates[name] = asyncio.Semaphore(self._configs[name].max_parallel)
         return gates[name]
 
     async def close(self) -> None:

@@ -9,8 +9,10 @@ leases, retries or writes history: the executor does, once for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,7 +42,7 @@ class BaseMaintenanceBackend(ABC):
         self.config: dict[str, Any] = dict(config or {})
         self.name = name or self.backend_type
         self._connection: Any = None
-        self._connecting = asyncio.Lock()
+        self._connecting = threading.Lock()
 
     @property
     @abstractmethod
@@ -62,15 +64,25 @@ class BaseMaintenanceBackend(ABC):
         if callable(close):
             await asyncio.to_thread(close)
 
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One at a time, also between event loops: a backend may be shared by threads that each run one."""
+        while not self._connecting.acquire(blocking=False):
+            await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            self._connecting.release()
+
     async def connect(self) -> None:
         """Connect if not connected yet."""
-        async with self._connecting:
+        async with self._alone():
             if self._connection is None:
                 self._connection = await self._create_connection()
 
     async def disconnect(self) -> None:
         """Close the connection if there is one."""
-        async with self._connecting:
+        async with self._alone():
             connection, self._connection = self._connection, None
             if connection is not None:
                 await self._close_connection(connection)
