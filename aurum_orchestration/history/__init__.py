@@ -17,7 +17,7 @@ __all__ = ["HealthPoint", "History", "Lease", "Pruned"]
 
 def __getattr__(name: str) -> Any:
     if name == "History":
-        from aurum_orchestration.history.store import History  # noqa: PLC0415
+        from aurum_orchestration.history.store import History
 
         return History
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Row
 
+from aurum_orchestration.errors import HistoryUnavailableError
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, OperationType
 
 _FLOAT = "$float"
@@ -75,7 +76,17 @@ def row_of(result: MaintenanceResult, who: str) -> dict[str, Any]:
 
 
 def result_of(row: Row[Any]) -> MaintenanceResult:
-    """The result that :func:`row_of` made a row of."""
+    """The result that :func:`row_of` made a row of. Raises HistoryUnavailableError for a row that is none."""
+    try:
+        return _result(row)
+    except ValueError as error:
+        raise HistoryUnavailableError(
+            f"the record of operation {row.operation_id} cannot be read: {error}",
+            hint="Somebody changed it: delete that row from aurum_operations.",
+        ) from error
+
+
+def _result(row: Row[Any]) -> MaintenanceResult:
     known = OperationType.__members__.values()
     return MaintenanceResult(
         operation_id=row.operation_id,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from aurum_orchestration.errors import ConfigurationError, MissingExtraError, redact
 from aurum_orchestration.history.faults import unavailable
@@ -25,7 +25,7 @@ from aurum_orchestration.history.schema import HEAD
 WAIT_SECONDS = 10
 """How long a statement waits for a lock, and a connection for its server."""
 
-_WRITES = "aurum_writes"
+_BEGIN = "aurum_begin"
 _EXAMPLES = "Write sqlite:////folder/history.db or postgresql://user@host:5432/database."
 
 
@@ -97,7 +97,7 @@ class Store:
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
         with self._engine().connect() as plain:
-            connection = plain.execution_options(**{_WRITES: True})
+            connection = plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
             with connection.begin():
                 yield connection
 
@@ -131,8 +131,13 @@ def _checked(url: str) -> URL:
     return parsed
 
 
+def _with_defaults(url: URL, **defaults: Any) -> URL:
+    return url.update_query_dict({key: str(value) for key, value in defaults.items() if key not in url.query})
+
+
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS})
+    # no pool: opening costs a millisecond, and a kept connection would go on writing to a file that was replaced
+    engine = create_engine(_with_defaults(url, timeout=WAIT_SECONDS), poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _own_transactions(connection: Any, _record: Any) -> None:
@@ -141,32 +146,29 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
 
     return engine
 
 
 @retry(
-    retry=retry_if_exception_type(OperationalError),
+    retry=retry_if_exception(lambda error: "is locked" in str(error)),
     stop=stop_after_delay(WAIT_SECONDS),
     wait=wait_random(0.01, 0.1),
     reraise=True,
 )
 def _use_wal(engine: Engine) -> None:
-    """Let readers read while somebody writes. SQLite does not wait for locks here, hence the retry."""
-    raw = engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")
-    finally:
-        raw.close()
+    """Let readers read while somebody writes. SQLite itself does not wait for a lock here, hence the retry."""
+    with engine.connect() as connection:
+        connection.execution_options(**{_BEGIN: None}).exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _postgres(url: URL) -> Engine:
-    defaults = {"connect_timeout": str(WAIT_SECONDS), "application_name": "aurum_orchestration"}
     try:
         engine = create_engine(
-            url.update_query_dict({key: value for key, value in defaults.items() if key not in url.query}),
+            _with_defaults(url, connect_timeout=WAIT_SECONDS, application_name="aurum_orchestration"),
             pool_pre_ping=True,
             hide_parameters=True,
         )
@@ -177,7 +179,8 @@ def _postgres(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _never_wait_for_long(connection: Any, _record: Any) -> None:
-        connection.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
-        connection.commit()
+        if "lock_timeout" not in str(url.query.get("options")):
+            connection.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
+            connection.commit()
 
     return engine

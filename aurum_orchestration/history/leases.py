@@ -31,6 +31,7 @@ def acquire(connection: Connection, table: TableId, *, holder: str, operation_id
     taken = {
         "holder": storable(holder),
         "operation_id": storable(operation_id),
+        "ttl_seconds": ttl.total_seconds(),
         "acquired_at": _NOW,
         "expires_at": until,
     }
@@ -83,7 +84,7 @@ def holder(connection: Connection, table: TableId) -> Lease | None:
     row = _row(connection, table)
     if row is None or not row.held:
         return None
-    return Lease(table, row.token, row.holder, row.operation_id, row.expires_at, row.expires_at - row.acquired_at)
+    return Lease(table, row.token, row.holder, row.operation_id, row.expires_at, timedelta(seconds=row.ttl_seconds))
 
 
 def _row(connection: Connection, table: TableId) -> Row[Any] | None:

@@ -7,6 +7,7 @@ may create the same store at once: the second finds it made.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -15,6 +16,8 @@ from aurum_orchestration.errors import HistoryUnavailableError
 from aurum_orchestration.history.schema import HEAD, VERSION_TABLE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_alembic = threading.Lock()
+"""Alembic keeps the migration at work in its modules, so one process runs one at a time."""
 _ADVISORY_LOCK = 0x6175_7275_6D68_6973  # "aurumhis": any number nobody else takes
 
 
@@ -35,18 +38,24 @@ def upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
     found = revision(connection)
     if found != HEAD:
-        from alembic import command  # noqa: PLC0415 - takes time, and most processes find a store that is current
-        from alembic.config import Config  # noqa: PLC0415
-        from alembic.script import ScriptDirectory  # noqa: PLC0415
+        _migrate(connection, found)
 
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if found is not None and found not in known:
-            raise HistoryUnavailableError(
-                f"the history store has schema {found}, this version of aurum-orchestration knows schemas up to {HEAD}",
-                hint="A newer version made this store: upgrade aurum-orchestration here, "
-                "or point AURUM_HISTORY_URL to another store.",
-            )
-        config.attributes["connection"] = connection
+
+def _migrate(connection: Connection, found: str | None) -> None:
+    # takes time, and most processes find a store that is current
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise HistoryUnavailableError(
+            f"the history store has schema {found}, this version of aurum-orchestration knows schemas up to {HEAD}",
+            hint="A newer version made this store: upgrade aurum-orchestration here, "
+            "or point AURUM_HISTORY_URL to another store.",
+        )
+    config.attributes["connection"] = connection
+    with _alembic:
         command.upgrade(config, HEAD)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history.codec import metrics_from_text, metrics_to_text, storable
@@ -16,6 +17,7 @@ from aurum_orchestration.history.schema import health
 from aurum_orchestration.history.sql import upsert
 
 _BATCH = 1000
+_MANY_TABLES = 500
 
 
 def record(connection: Connection, points: Iterable[HealthPoint]) -> None:
@@ -28,7 +30,7 @@ def record(connection: Connection, points: Iterable[HealthPoint]) -> None:
             "table_id": storable(str(point.table)),
             "at": point.at,
             "state_token": storable(point.state_token),
-            "debt_score": point.debt_score,
+            "debt_score": None if math.isnan(point.debt_score) else point.debt_score,
             "metrics": metrics_to_text(point.metrics),
         }
         for point in points
@@ -43,9 +45,32 @@ def points(connection: Connection, table: TableId, since: datetime | None) -> li
     if since is not None:
         query = query.where(health.c.at >= since)
     return [
-        HealthPoint(table, row.at, row.state_token, row.debt_score, metrics_from_text(row.metrics))
+        HealthPoint(
+            table,
+            row.at,
+            row.state_token,
+            math.nan if row.debt_score is None else row.debt_score,
+            metrics_from_text(row.metrics),
+        )
         for row in connection.execute(query)
     ]
+
+
+def latest(connection: Connection, tables: Collection[TableId]) -> dict[TableId, HealthPoint]:
+    """The newest point of each table that has any."""
+    newest = select(health.c.table_id, func.max(health.c.at).label("at")).group_by(health.c.table_id)
+    ids = {storable(str(table)): table for table in tables}
+    if len(ids) <= _MANY_TABLES:
+        newest = newest.where(health.c.table_id.in_(list(ids)))
+    found = newest.subquery()
+    query = select(health).join(found, (health.c.table_id == found.c.table_id) & (health.c.at == found.c.at))
+    return {
+        ids[row.table_id]: HealthPoint(
+            ids[row.table_id], row.at, row.state_token, row.debt_score, metrics_from_text(row.metrics)
+        )
+        for row in connection.execute(query)
+        if row.table_id in ids
+    }
 
 
 def prune(connection: Connection, older_than: datetime, batch: int) -> int:

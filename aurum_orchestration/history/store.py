@@ -90,13 +90,18 @@ class History:
         moment = None if since is None else _aware(since, "since")
         return self._read(lambda connection: series.points(connection, table, moment), [])
 
+    def latest_health(self, tables: Sequence[TableId]) -> Mapping[TableId, HealthPoint]:
+        """The newest point of each of the tables that has any, in one query."""
+        return self._read(lambda connection: series.latest(connection, tables), {})
+
     def prune(self, older_than: datetime, *, batch: int = 5000) -> Pruned:
         """Delete operations that started, and points measured, before the aware moment ``older_than``.
 
         ``batch`` rows per transaction, so that nobody waits long for the lock. Facts and leases stay.
         """
         moment = _aware(older_than, "older_than")
-        if self._read(lambda _connection: False, True):
+        there = self._read(lambda _connection: True, False)
+        if not there:
             return Pruned(0, 0)
         return Pruned(
             self._in_batches(lambda connection: log.prune(connection, moment, batch), batch),

@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("holder", sa.Text, nullable=False),
         sa.Column("operation_id", sa.Text, nullable=False),
+        sa.Column("ttl_seconds", sa.Float(53), nullable=False),
         sa.Column("acquired_at", TIME, nullable=False),
         sa.Column("expires_at", TIME),
     )

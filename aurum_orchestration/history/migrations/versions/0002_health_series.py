@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("table_id", sa.Text, primary_key=True),
         sa.Column("at", TIME, primary_key=True),
         sa.Column("state_token", sa.Text, nullable=False),
-        sa.Column("debt_score", sa.Float(53), nullable=False),
+        sa.Column("debt_score", sa.Float(53)),
         sa.Column("metrics", sa.Text, nullable=False),
     )
     op.create_index("aurum_health_at", "aurum_health", ["at"])

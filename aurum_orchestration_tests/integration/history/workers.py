@@ -1,0 +1,49 @@
+"""What the tests' child processes do. A module of its own, so that they import little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from aurum_orchestration.errors import LeaseHeldError
+from aurum_orchestration.history import History
+from aurum_orchestration_tests.integration.history.samples import FLIGHTS, ended
+
+
+def fight(url: str, folder: Path, name: str, rounds: int) -> None:
+    """Take the lease ``rounds`` times; note each token while nobody else may be inside."""
+    inside, tokens = folder / "inside", folder / "tokens"
+    with History(url) as history:
+        for number in range(rounds):
+            while True:
+                try:
+                    lease = history.acquire(FLIGHTS, holder=name, operation_id=str(number), ttl=timedelta(minutes=5))
+                    break
+                except LeaseHeldError:
+                    time.sleep(0.002)
+            # fails when another process is inside too
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            history.check(lease)
+            with tokens.open("a") as file:
+                file.write(f"{lease.token}\n")
+            inside.unlink()
+            history.release(lease)
+
+
+def hold(url: str, answer: Connection) -> None:
+    """Take the lease, say so, and never end."""
+    history = History(url)
+    lease = history.acquire(FLIGHTS, holder="the killed one", operation_id="1", ttl=timedelta(seconds=1.5))
+    answer.send(lease)
+    signal.pause()
+
+
+def write(url: str, start: float, name: str) -> None:
+    """Create the store and write to it, at the same moment as the others."""
+    with History(url) as history:
+        time.sleep(max(0.0, start - time.time()))
+        history.record(ended(operation_id=name), who=name)
