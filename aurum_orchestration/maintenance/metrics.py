@@ -55,10 +55,9 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "rows_rewritten": Metric("rows", "Rows in the replaced files."),
     "files_deleted": Metric("files", "Files removed from storage."),
     "rows_deleted": Metric("rows", "Rows removed from the table."),
-    "delete_files_removed": Metric("files", "Delete files that are no longer needed and were dropped."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),
-    "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
-    "conflicts_retried": Metric("commits", "Commits tried again because another writer was faster."),
+    "commit_retries": Metric("commits", "Commits tried again, unchanged, because another writer was faster."),
+    "conflicts_retried": Metric("plans", "Plans made anew because another writer touched what they rewrite."),
 }
 """Numbers about one operation (``MaintenanceResult.metrics``)."""
 

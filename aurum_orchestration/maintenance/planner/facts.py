@@ -15,14 +15,8 @@ GIB = 1024**3
 NEVER_STARTED = frozenset({"lease-held"})
 """Types of problems of runs that did not touch their table: they are neither failures nor runs."""
 
-_ENDED = frozenset(
-    {
-        MaintenanceStatus.COMPLETED,
-        MaintenanceStatus.SKIPPED,
-        MaintenanceStatus.FAILED,
-        MaintenanceStatus.CANCELLED,
-    }
-)
+_INTERRUPTED = frozenset({MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED})
+_ENDED = _INTERRUPTED | {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +30,8 @@ class RunFacts:
     (see :func:`gained`); a failed or cancelled run neither counts nor ends the row.
     ``seconds_per_gib``: wall seconds per GiB read plus written, over the newest completed runs that
     moved bytes; None when there is none.
-    ``engaged``: the newest run left planned work undone: it failed, was cancelled, or completed with
-    ``groups_left`` above 0. The planner then carries on down to the lower of its two thresholds.
+    ``engaged``: the newest run left planned work undone: it failed or was cancelled. The planner then
+    carries on down to the lower of its two thresholds.
     """
 
     last_finished: datetime | None = None
@@ -65,12 +59,11 @@ class PastRun:
 
 
 def gained(metrics: Mapping[str, float]) -> bool:
-    """True when a run left fewer files or rows than it found, or took delete files away."""
+    """True when a run left fewer files or rows than it found."""
     return (
         metrics.get("files_rewritten", 0) > metrics.get("files_added", 0)
         or metrics.get("files_deleted", 0) > 0
         or metrics.get("rows_deleted", 0) > 0
-        or metrics.get("delete_files_removed", 0) > 0
     )
 
 
@@ -81,7 +74,6 @@ def facts_of(runs: Iterable[PastRun]) -> RunFacts:
         return NO_FACTS
     newest = ended[0]
     completed = [run for run in ended if run.status is MaintenanceStatus.COMPLETED]
-    left = (newest.metrics or {}).get("groups_left", 0) > 0
     return RunFacts(
         last_finished=as_utc(newest.finished_at),
         last_status=newest.status,
@@ -89,7 +81,7 @@ def facts_of(runs: Iterable[PastRun]) -> RunFacts:
         consecutive_failures=_failures_in_a_row(ended),
         consecutive_no_gain=_no_gain_in_a_row(ended),
         seconds_per_gib=_rate(completed[:5]),
-        engaged=newest.status in {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED} or left,
+        engaged=newest.status in _INTERRUPTED,
     )
 
 
@@ -111,7 +103,7 @@ def _failures_in_a_row(runs: Iterable[PastRun]) -> int:
 def _no_gain_in_a_row(runs: Iterable[PastRun]) -> int:
     count = 0
     for run in runs:
-        if run.status in {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED}:
+        if run.status in _INTERRUPTED:
             continue
         if gained(run.metrics or {}):
             break

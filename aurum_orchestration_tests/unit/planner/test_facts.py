@@ -62,7 +62,6 @@ def test_runs_without_gain_in_a_row() -> None:
     [
         (GOOD, True),
         ({"files_rewritten": 3.0, "files_added": 3.0}, False),
-        ({"files_rewritten": 3.0, "files_added": 3.0, "delete_files_removed": 1.0}, True),
         ({"files_deleted": 1.0}, True),
         ({"rows_deleted": 1.0}, True),
         ({}, False),
@@ -86,7 +85,6 @@ def test_the_rate_is_over_bytes_read_plus_written_of_the_newest_five() -> None:
     [
         (run("failed"), True),
         (run("cancelled"), True),
-        (run("completed", 1, {**GOOD, "groups_left": 2.0}), True),
         (run("completed", 1, GOOD), False),
         (run("skipped"), False),
     ],
