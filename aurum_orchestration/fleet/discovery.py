@@ -6,9 +6,10 @@ atomically: readers see the old list or the new one, and of several writers the 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
 _FORMAT = 1
+_LONGEST = 150  # of file names; most file systems allow 255 bytes
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,8 @@ class DiscoveryCache:
 
     def file(self, backend: str) -> Path:
         """Where the tables of a backend are kept; any name makes a file name."""
-        return self._folder / f"{quote(backend, safe='')}.json"
+        name = quote(backend, safe="")
+        return self._folder / f"{name if len(name) <= _LONGEST else hashlib.sha256(backend.encode()).hexdigest()}.json"
 
     def load(self, backend: str) -> list[DiscoveredTable]:
         """The tables last seen; empty when never discovered or when the file cannot be understood (logged)."""
@@ -43,15 +46,17 @@ class DiscoveryCache:
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
             known = self._read.get(backend)
             if known is None or known[0] != version:
+                # should it be unreadable, that is said once
+                self._read[backend] = (version, [])
                 known = self._read[backend] = (version, _decode(backend, orjson.loads(path.read_bytes())))
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning(
-                "The tables last discovered on %s cannot be read from %s (%s: %s); going on as if it was never "
-                "discovered. The next discovery replaces the file.",
-                backend,
+                "%s, the tables last discovered on %s, cannot be read (%s: %s): going on as if nothing was ever "
+                "discovered there. The next discovery replaces the file.",
                 path,
+                backend,
                 type(error).__name__,
                 error,
             )
@@ -72,16 +77,15 @@ class DiscoveryCache:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".new")
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with fresh.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _encode(tables: Sequence[DiscoveredTable]) -> dict[str, Any]:

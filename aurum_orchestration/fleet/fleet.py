@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,17 @@ from aurum_orchestration.fleet.discovery import DiscoveryCache
 from aurum_orchestration.fleet.policy import PolicyBook, PolicyModels, PolicyValue, builtin_policy_models
 from aurum_orchestration.fleet.problems import Key
 from aurum_orchestration.fleet.rules import RuleIndex
-from aurum_orchestration.fleet.table_id import TableId, check_glob, discovered_by, literal_id, matches, quote_part
+from aurum_orchestration.fleet.table_id import (
+    TableId,
+    check_glob,
+    discovered_by,
+    literal_id,
+    literal_prefix,
+    matches,
+    quote_part,
+)
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.interfaces import DiscoveredTable
@@ -106,8 +117,18 @@ class Fleet:
         ]
 
     def remember(self, backend: str, tables: Sequence[DiscoveredTable]) -> None:
-        """Keep what a discovery of a backend found, in place of what was known. Raises StorageWriteError."""
+        """Keep what a discovery of a backend found, in place of what was known.
+
+        Logs a warning for every rule that was written for this backend and matches none of the tables.
+        Raises StorageWriteError.
+        """
         self._cache.save(backend, tables)
+        used = {number for found in tables for number in self._rules.matching(found.table)}
+        for number, rule in enumerate(self.config.tables):
+            if number not in used and literal_prefix(rule.match)[:1] == (backend,):
+                line = self._line(("tables", number, "match"))
+                where = f"{self.path}:{line}" if self.path and line else f"rule {number + 1}"
+                _log.warning("%s: no table of %s matches %s", where, backend, rule.match)
 
     def select(self, globs: Sequence[str], tables: Iterable[TableId]) -> list[TableId]:
         """Of the tables those that a glob matches, in their order; all of them when no glob is given.

@@ -6,19 +6,22 @@ table is built key by key: defaults < fleet < backend < globs in their order < t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
 from pydantic import BaseModel, ValidationError
 
 from aurum_orchestration.errors import ConfigurationError, UnknownNameError, nearest
 from aurum_orchestration.fleet.config import FleetConfig, PolicySections
 from aurum_orchestration.fleet.problems import Key, Problem, from_validation
 from aurum_orchestration.fleet.rules import RuleIndex
-from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.fleet.table_id import TableId, literal_prefix
+from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.floors import below_floor
+from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
+from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
 
 PolicyModels = Mapping[str, type[BaseModel]]
 
@@ -33,10 +36,6 @@ class PolicyValue(NamedTuple):
 
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
     """The policy model of every operation that this package defines."""
-    from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy  # noqa: PLC0415
-    from aurum_orchestration.maintenance.operations.retention import RetentionPolicy  # noqa: PLC0415
-    from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy  # noqa: PLC0415
-
     return {"compaction": CompactionPolicy, "retention": RetentionPolicy, "vacuum": VacuumPolicy}
 
 
@@ -72,20 +71,15 @@ class PolicyBook:
     def sources(self, table: TableId, operation: str) -> list[tuple[str, Any, Key | None]]:
         """Every key of the effective policy: value, and path in the file (None: the default)."""
         policy = self.effective(table, operation)
-        origin = {
-            key: layer.path for layer in self._layers(table) for key in layer.sections.get(operation, ())
-        }
+        origin = {key: layer.path for layer in self._layers(table) for key in layer.sections.get(operation, ())}
         return [(key, getattr(policy, key), origin.get(key)) for key in type(policy).model_fields]
 
     def _merge(self, table: TableId, operation: str) -> BaseModel:
         model = self._models.get(operation)
         if model is None:
             raise UnknownNameError(f"no operation is named {operation!r}", hint=nearest(operation, self._models))
-        given: dict[str, Any] = {}
-        for layer in self._layers(table):
-            given |= layer.sections.get(operation, {})
         try:
-            return validate(model, given)
+            return validate(model, _merged((layer.sections for layer in self._layers(table)), operation))
         except ValidationError as error:
             told = "; ".join(problem.message for problem in from_validation(error, model))
             raise ConfigurationError(
@@ -107,7 +101,7 @@ class PolicyBook:
 
 def validate(model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
     """A policy from the keys given, typed strictly: text is no number. Raises pydantic's ValidationError."""
-    return model.model_validate_json(orjson.dumps(given), strict=True)
+    return model.model_validate_json(json.dumps(given), strict=True)
 
 
 def section_problems(raw: Any, path: Key, models: PolicyModels) -> Iterator[Problem]:
@@ -142,17 +136,19 @@ def combined_problems(config: FleetConfig, models: PolicyModels) -> Iterator[Pro
         below = (config.policy, backend.policy)
         yield from _chain_problems(below, ("backends", name, "policy"), models)
         for number, rule in enumerate(config.tables):
-            if rule.policy:
+            if literal_prefix(rule.match)[:1] in {(), (name,)}:
                 yield from _chain_problems((*below, rule.policy), ("tables", number, "policy"), models)
 
 
 def _chain_problems(chain: tuple[PolicySections, ...], path: Key, models: PolicyModels) -> Iterator[Problem]:
-    for operation, model in models.items():
-        given: dict[str, Any] = {}
-        for sections in chain:
-            given |= sections.get(operation, {})
-        if given:
-            try:
-                validate(model, given)
-            except ValidationError as error:
-                yield from from_validation(error, model, (*path, operation))
+    for operation in chain[-1]:
+        model, given = models[operation], _merged(chain, operation)
+        try:
+            validate(model, given)
+        except ValidationError as error:
+            yield from from_validation(error, model, (*path, operation))
+
+
+def _merged(chain: Iterable[PolicySections], operation: str) -> dict[str, Any]:
+    """The keys of an operation, each from the strongest place that has it: the last."""
+    return {key: value for sections in chain for key, value in sections.get(operation, {}).items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ Key = tuple[str | int, ...]
 
 _MESSAGES = {
     "extra_forbidden": "unknown key",
+    "too_short": "must not be empty",
     "missing": "is missing",
     "dict_type": "must be a mapping (key: value)",
     "model_type": "must be a mapping (key: value)",
@@ -49,17 +51,17 @@ def from_validation(error: ValidationError, model: type[BaseModel], path: Key = 
 
 def from_detail(detail: ErrorDetails, words: Iterable[str], path: Key = (), *, show_value: bool = True) -> Problem:
     """One of pydantic's errors as a problem; ``words`` are the keys that are known at that place."""
-    location = (*path, *detail["loc"])
-    kind = detail["type"]
-    message = _MESSAGES.get(kind, detail["msg"].removeprefix("Value error, "))
+    location, kind, given = (*path, *detail["loc"]), detail["type"], detail["input"]
+    told = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message, hint = _MESSAGES.get(kind, told), None
     if kind == "extra_forbidden":
         return Problem(location, message, nearest(str(location[-1]), words))
-    if kind.endswith(("_type", "_parsing", "literal_error")) and show_value and _is_scalar(detail["input"]):
-        message += f" (it is {redact(repr(detail['input']))})"
-    if kind == "literal_error" and isinstance(detail["input"], str):
-        expected = str(detail.get("ctx", {}).get("expected", ""))
-        return Problem(location, message, nearest(detail["input"], expected.replace(" or ", ", ").replace("'", "").split(", ")))
-    return Problem(location, message)
+    if kind == "literal_error" and isinstance(given, str):
+        choices = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected")))
+        hint = nearest(given, choices) if choices else None
+    if show_value and kind not in {"missing", "value_error", "too_short"} and _is_scalar(given):
+        message += " (it is empty)" if given is None else f" (it is {redact(repr(given))})"
+    return Problem(location, message, hint)
 
 
 def _is_scalar(value: Any) -> bool:
@@ -68,19 +70,13 @@ def _is_scalar(value: Any) -> bool:
 
 def as_error(path: Path, problems: Iterable[Problem], line: Callable[[Key], int | None]) -> ConfigurationError:
     """All problems of a file as one error, in the order of the file."""
-    located = sorted({(line(problem.path) or 0, _tell(problem), problem.hint or "") for problem in problems})
-    told = [
-        " ".join(part for part in (f"{path}:{number}: {text}." if number else f"{path}: {text}.", hint) if part)
-        for number, text, hint in located
-    ]
-    if len(told) == 1:
-        return ConfigurationError(told[0])
-    return ConfigurationError("\n".join([f"{path}: {len(told)} errors", *told]))
-
-
-def _tell(problem: Problem) -> str:
-    key = spell(problem.path)
-    return f"{key}: {problem.message}" if key else problem.message
+    located = sorted({(line(each.path) or 0, spell(each.path), each.message, each.hint or "") for each in problems})
+    told = []
+    for number, key, message, hint in located:
+        # the key in brackets: redaction takes "password: word" for a secret
+        where = f"{path}{f':{number}' if number else ''}{f' ({key})' if key else ''}"
+        told.append(f"{where}: {message}.{f' {hint}' if hint else ''}")
+    return ConfigurationError(told[0] if len(told) == 1 else "\n".join([f"{path}: {len(told)} errors", *told]))
 
 
 def spell(path: Key) -> str:
@@ -89,8 +85,3 @@ def spell(path: Key) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
-
-
-def plain_keys(value: Mapping[str, Any]) -> list[str]:
-    """The keys of a mapping as text."""
-    return [str(key) for key in value]

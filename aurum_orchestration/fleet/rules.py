@@ -32,8 +32,10 @@ class RuleIndex:
 
     def _find(self, table: TableId) -> tuple[int, ...]:
         names = (table.backend, *table.parts)
-        candidates = [
-            number for length in range(len(names) + 1) for number in self._by_prefix.get(names[:length], ())
+        found = [
+            (self._exact[number], number)
+            for length in range(len(names) + 1)
+            for number in self._by_prefix.get(names[:length], ())
+            if (length == len(names) if self._exact[number] else matches(self._globs[number], table))
         ]
-        found = [number for number in candidates if matches(self._globs[number], table)]
-        return tuple(sorted(found, key=lambda number: (self._exact[number], number)))
+        return tuple(number for _, number in sorted(found))

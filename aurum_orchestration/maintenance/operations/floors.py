@@ -11,7 +11,10 @@ from pydantic import BaseModel, Field, model_validator
 
 @dataclass(frozen=True)
 class Floor:
-    """Marks a field (``Annotated[float, Floor(3, "days")]``): no value below ``least`` without an override."""
+    """Marks a field (``Annotated[float, Floor(3, "day")]``): no value below ``least`` without an override.
+
+    ``unit`` is the unit's name for one of it.
+    """
 
     least: float
     unit: str
@@ -42,9 +45,9 @@ def below_floor(model: type[BaseModel], given: Mapping[str, Any]) -> Iterator[tu
     for key, field in model.model_fields.items():
         floor = next((mark for mark in field.metadata if isinstance(mark, Floor)), None)
         value = given.get(key)
-        if floor is not None and value is not None and value < floor.least and not overridden:
+        if floor is not None and value is not None and not value >= floor.least and not overridden:
             yield (
                 key,
-                f"{key} is {value:g}, below the floor of {floor.least:g} {floor.unit}",
+                f"{key} is {value:g}, below the floor of {floor.least:g} {floor.unit}{'' if floor.least == 1 else 's'}",
                 "To go below it on purpose write override_floor: true and an override_reason at the same place.",
             )

@@ -13,10 +13,13 @@ from aurum_orchestration.maintenance.operations.floors import Floor, FlooredPara
 class RetentionParameters(FlooredParameters, OperationParameters):
     """What a retention may be told."""
 
-    retention_days: Annotated[float, Floor(1, "days")] = Field(
-        default=7, ge=0, description="Snapshots younger than this many days are kept, and so are rows by time_column."
+    retention_days: Annotated[float, Floor(1, "day")] = Field(
+        default=7,
+        ge=0,
+        allow_inf_nan=False,
+        description="Snapshots younger than this many days are kept, and so are rows by time_column.",
     )
-    retain_last: Annotated[int, Floor(1, "snapshots")] = Field(
+    retain_last: Annotated[int, Floor(1, "snapshot")] = Field(
         default=5, ge=0, description="At least this many snapshots are kept, whatever their age."
     )
     time_column: str | None = Field(

@@ -13,8 +13,11 @@ from aurum_orchestration.maintenance.operations.floors import Floor, FlooredPara
 class VacuumParameters(FlooredParameters, OperationParameters):
     """What a vacuum may be told."""
 
-    older_than_days: Annotated[float, Floor(3, "days")] = Field(
-        default=7, ge=0, description="Only what nothing has referred to for this many days is removed."
+    older_than_days: Annotated[float, Floor(3, "day")] = Field(
+        default=7,
+        ge=0,
+        allow_inf_nan=False,
+        description="Only what nothing has referred to for this many days is removed.",
     )
 
 
