@@ -24,6 +24,9 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.stopping import StopSignal
 
+UNDO_LINES = 4
+"""So many commits' undo texts are told one by one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,13 @@ class Tally:
         if outcome.undo:
             self.undo.append(outcome.undo)
         self.warn(*outcome.warnings)
+
+    def undo_text(self) -> str | None:
+        """How to take everything back: the newest commit first, what lies between only counted."""
+        texts = list(dict.fromkeys(reversed(self.undo)))
+        if len(texts) > UNDO_LINES:
+            texts = [*texts[: UNDO_LINES - 1], f"({len(texts) - UNDO_LINES} more, one per step)", texts[-1]]
+        return "\n".join(texts) or None
 
     def warn(self, *warnings: str) -> None:
         """Keep warnings, each once."""

@@ -79,6 +79,7 @@ class OperationRun:
         self._opened = False
         self._interrupt: Callable[[], object] | None = None
         self._conflicts = 0
+        self._left = 0
 
     # --- attempts
 
@@ -117,7 +118,7 @@ class OperationRun:
     def _planned(self, run: RunContext) -> None:
         plan = self._backend.plan(self.table, self._operation.name, self._parameters)
         self._tally.warn(*plan.warnings)
-        if self._plan is None or not self._plan.steps:
+        if not self._tally.steps:  # what was done stays explained by the plan that it began with
             self._plan = plan
         if not plan.steps:
             self._status = MaintenanceStatus.COMPLETED if self._tally.steps else MaintenanceStatus.SKIPPED
@@ -129,15 +130,14 @@ class OperationRun:
         self._take_lease()
         execution = self._backend.open(plan, run)
         self._opened = True
-        done_before, total = len(self._tally.steps), len(plan.steps)
-        run.progress(0, total, "steps")
-        run_units(
-            execution,
-            run,
-            self._tally,
-            self._stop,
-            lambda: run.progress(len(self._tally.steps) - done_before, total, "steps"),
-        )
+        self._left = len(plan.steps)
+        run.progress(0, len(plan.steps), "steps")
+
+        def on_commit() -> None:
+            self._left -= 1
+            run.progress(len(plan.steps) - self._left, len(plan.steps), "steps")
+
+        run_units(execution, run, self._tally, self._stop, on_commit)
         self._status = MaintenanceStatus.COMPLETED
 
     async def _own_code(self) -> None:
@@ -152,13 +152,16 @@ class OperationRun:
         loop = asyncio.get_running_loop()
         self._interrupt = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
+            self._still_mine()
             answer = await task
         except asyncio.CancelledError:
-            if self._stop.cause is not None:  # the lease is lost: nobody cancelled this coroutine
-                raise self._stop.cause from None
-            raise
+            if self._stop.cause is None:
+                raise
+            answer = {}
         finally:
             self._interrupt = None
+        if self._stop.cause is not None:  # the lease was lost meanwhile
+            raise self._stop.cause
         self._tally.metrics.update(numbers(answer))
         self._status = MaintenanceStatus.COMPLETED
 
@@ -202,6 +205,7 @@ class OperationRun:
                 ttl=self._executor.lease_ttl,
                 on_lost=self._lost,
             )
+            history.record(self._running(), who=self._executor.who)
         except AurumError as error:
             self._stop.end(error)
             raise
@@ -218,6 +222,21 @@ class OperationRun:
         self._stop.end(error)
         if self._interrupt is not None:
             self._interrupt()
+
+    def _running(self) -> MaintenanceResult:
+        """What the log says until the end is recorded: all there is of a run whose process is killed."""
+        return MaintenanceResult(
+            operation_id=self.operation_id,
+            config=self._named_config(),
+            backend=self._backend.name,
+            status=MaintenanceStatus.RUNNING,
+            reason=self._plan.reason if self._plan else f"{self._operation.name} runs",
+            plan_id=self._plan.plan_id if self._plan else None,
+            started_at=self.started_at,
+        )
+
+    def _named_config(self) -> MaintenanceConfig:
+        return self.config.model_copy(update={"target_table": str(self.table)})
 
     # --- the end
 
@@ -239,10 +258,11 @@ class OperationRun:
         metrics = dict(self._tally.metrics)
         if self._opened and self._operation.planned:
             metrics["conflicts_retried"] = metrics.get("conflicts_retried", 0.0) + self._conflicts
+            metrics["groups_left"] = metrics.get("groups_left", 0.0) + self._left
         planned = self._plan.steps if self._plan and status is MaintenanceStatus.PLANNED else None
         return MaintenanceResult(
             operation_id=self.operation_id,
-            config=self.config.model_copy(update={"target_table": str(self.table)}),
+            config=self._named_config(),
             backend=self._backend.name,
             status=status,
             reason=reason,
@@ -252,7 +272,7 @@ class OperationRun:
             verification=Verification.combine(self._tally.verifications),
             problem=problem,
             warnings=self._tally.warnings,
-            undo="\n".join(dict.fromkeys(reversed(self._tally.undo))) or None,
+            undo=self._tally.undo_text(),
             started_at=self.started_at,
             finished_at=datetime.now(UTC),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from aurum_orchestration.errors import HistoryUnavailableError, RequestError, UnsupportedError, nearest
+from aurum_orchestration.errors import HistoryUnavailableError, RequestError, UnknownNameError, UnsupportedError, nearest
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.batch import Request, as_they_end
 from aurum_orchestration.maintenance.connections import Backends
@@ -70,35 +71,38 @@ class MaintenanceService:
         self._patience = patience
         self._who = who
         self._backends: Backends | None = None
+        self._making = threading.RLock()
 
     @property
     def fleet(self) -> Fleet:
         """Backends, policies and rules; read from the fleet file when first asked for."""
-        if self._fleet is None:
-            from aurum_orchestration.fleet.load import load_fleet  # noqa: PLC0415
-            from aurum_orchestration.fleet.policy import builtin_policy_models  # noqa: PLC0415
+        with self._making:
+            if self._fleet is None:
+                from aurum_orchestration.fleet.load import load_fleet  # noqa: PLC0415
+                from aurum_orchestration.fleet.policy import builtin_policy_models  # noqa: PLC0415
 
-            registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
-            self._fleet = load_fleet(
-                settings=self.settings, policy_models={**builtin_policy_models(), **registered}
-            )
-        return self._fleet
+                registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
+                models = {**builtin_policy_models(), **registered}
+                self._fleet = load_fleet(settings=self.settings, policy_models=models)
+            return self._fleet
 
     @property
     def history(self) -> History:
         """Log of operations, leases, health series. Opened by its first use, not before."""
-        if self._history is None:
-            from aurum_orchestration.history import History  # noqa: PLC0415
+        with self._making:
+            if self._history is None:
+                from aurum_orchestration.history import History  # noqa: PLC0415
 
-            self._history = History(self.settings.history_url)
-        return self._history
+                self._history = History(self.settings.history_url)
+            return self._history
 
     @property
     def backends(self) -> Backends:
         """The backends of the fleet."""
-        if self._backends is None:
-            self._backends = Backends(self.fleet.backends)
-        return self._backends
+        with self._making:
+            if self._backends is None:
+                self._backends = Backends(self.fleet.backends)
+            return self._backends
 
     async def connect(self) -> None:
         """Connect every backend now. Not needed: each connects when first used."""
@@ -317,9 +321,15 @@ class MaintenanceService:
             operation = MaintenanceFactory.create_operation(config.operation_type)
         except UnsupportedError as error:
             return Request(config, backend, reason=error.detail)
-        policy = self.fleet.policy(table, operation.name)
+        policy = self._policy(table, operation.name)
         operation.parameters(config.parameters, policy)
         return Request(config, backend, operation, policy)
+
+    def _policy(self, table: TableId, operation: str) -> BaseModel | None:
+        try:
+            return self.fleet.policy(table, operation)
+        except UnknownNameError:  # registered after the fleet was read: it has no section in there
+            return None
 
     async def _carry_out(
         self, requests: Sequence[Request], on_result: ResultHook | None = None, progress: ProgressHook | None = None
