@@ -13,9 +13,9 @@ from aurum_orchestration.cli.render.reports import render_history, render_plans,
 from aurum_orchestration.cli.render.status import render_discovered, render_status
 from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
 from aurum_orchestration.cli.values import parse_parameters, parse_since
-from aurum_orchestration.errors import RequestError
+from aurum_orchestration.errors import AurumError, RequestError, UnknownNameError, nearest
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
-from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus, OperationType
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, TableEntry, TableStatus
 
@@ -52,6 +52,7 @@ def history(
 
     async def recorded(service: MaintenanceService) -> list[MaintenanceResult]:
         moment = parse_since(since) if since else None
+        _check_names(service, tables, operations)
         return service.history.operations(limit, moment, tables, operations, statuses)
 
     entries = [HistoryEntry.of(result) for result in session.call(recorded)]
@@ -62,19 +63,35 @@ def history(
         print_text(console, render_history(entries, unicode=speaks_unicode(console)))
 
 
+def _check_names(service: MaintenanceService, tables: Sequence[str], operations: Sequence[str]) -> None:
+    # the history also knows tables and operations that are gone, so it is asked first
+    for glob in tables:
+        if not service.history.operations(1, tables=[glob]):
+            service.fleet.select([glob], [found.table for found in service.fleet.tables()])
+    known = {*map(str, OperationType), *MaintenanceFactory.operations()}
+    for name in operations:
+        if name not in known and not service.history.operations(1, operations=[name]):
+            raise UnknownNameError(f"no operation is named {name!r}", hint=nearest(name, known))
+
+
 def discover(session: Session, tables: Sequence[str]) -> None:
     """``aurum discover``."""
+    failed: list[AurumError] = []
 
     async def discovered(service: MaintenanceService) -> list[TableEntry]:
-        found = {one.table: one for one in await service.discover()}
+        found = {one.table: one for one in await service.discover(lambda _backend, error: failed.append(error))}
         return [TableEntry.of(found[table]) for table in service.fleet.select(tables, found)]
 
     with Activity(stderr_console(), "Asking the backends"):
         entries = session.call(discovered)
     if session.json:
         print_json(TableEntry, entries)
-    else:
+    elif entries or not failed:
         print_text(stdout_console(), render_discovered(entries))
+    for error in failed:
+        session.explain(error)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def budget(tables: int | None, minutes: float | None, gib: float | None) -> Budget:

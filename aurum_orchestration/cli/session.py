@@ -21,6 +21,7 @@ from aurum_orchestration.errors import (
     MissingExtraError,
     RequestError,
     UnknownNameError,
+    UnsupportedError,
     as_aurum_error,
 )
 from aurum_orchestration.observability import configure_logging
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-_USAGE_ERRORS = (AlreadyRegisteredError, ConfigurationError, MissingExtraError, RequestError, UnknownNameError)
+_USAGE_ERRORS = (
+    AlreadyRegisteredError,
+    ConfigurationError,
+    MissingExtraError,
+    RequestError,
+    UnknownNameError,
+    UnsupportedError,
+)
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +66,7 @@ class Session:
             known = as_aurum_error(error)
             if known is not error:
                 _log.error("unexpected error", exc_info=error)
-            self._explain(known)
+            self.explain(known)
             raise typer.Exit(USAGE if isinstance(known, _USAGE_ERRORS) else FAILED) from error
 
     async def _with_service(self, work: Callable[[MaintenanceService], Awaitable[T]]) -> T:
@@ -72,7 +80,8 @@ class Session:
         async with create_maintenance_service(settings) as service:
             return await work(service)
 
-    def _explain(self, error: AurumError) -> None:
+    def explain(self, error: AurumError) -> None:
+        """Say on stderr what went wrong: a panel, or with JSON output one line of JSON."""
         problem = error.problem()
         if self.json:
             sys.stderr.write(problem.model_dump_json() + "\n")

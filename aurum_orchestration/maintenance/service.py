@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ValidationError
 
-from aurum_orchestration.errors import HistoryUnavailableError, RequestError, UnknownNameError, UnsupportedError, nearest
+from aurum_orchestration.errors import (
+    AurumError,
+    HistoryUnavailableError,
+    RequestError,
+    UnknownNameError,
+    UnsupportedError,
+    nearest,
+)
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.batch import Request, as_they_end
 from aurum_orchestration.maintenance.connections import Backends
@@ -46,6 +53,13 @@ if TYPE_CHECKING:
     from aurum_orchestration.settings import AurumSettings
 
 _log = logging.getLogger(__name__)
+
+FailureHook = Callable[[str, AurumError], None]
+"""Called with the name of a backend that does not answer and what went wrong."""
+
+
+def _log_failure(backend: str, error: AurumError) -> None:
+    _log.warning("backend %s lists no tables: %s", backend, error)
 
 
 class MaintenanceService:
@@ -180,13 +194,14 @@ class MaintenanceService:
 
     # --- what is there and how it is
 
-    async def discover(self) -> list[DiscoveredTable]:
+    async def discover(self, on_failure: FailureHook | None = None) -> list[DiscoveredTable]:
         """List the tables of every backend and remember them, so that they are known while a backend is down.
 
-        A backend that does not answer is logged, and contributes what is remembered of it.
+        A backend that does not answer is told to ``on_failure`` (none: logged), and contributes what is
+        remembered of it.
         """
         listing = await self._surveyor().listing()
-        return await self._remembered(listing)
+        return await self._remembered(listing, on_failure or _log_failure)
 
     async def tables(self, globs: Sequence[str] = ()) -> list[TableId]:
         """Ids of the tables that the globs (none: all) mean, as the backends list them now.
@@ -276,7 +291,7 @@ class MaintenanceService:
         listing = await surveyor.listing(globs)
         chosen = surveyor.select(globs, listing)
         if remember:
-            await self._remembered(listing)
+            await self._remembered(listing, _log_failure)
         measured = await surveyor.measure(chosen, listing, policy)
         facts = await self._facts(chosen if globs else None)
 
@@ -286,11 +301,11 @@ class MaintenanceService:
 
         return await in_thread(judge)
 
-    async def _remembered(self, listing: Listing) -> list[DiscoveredTable]:
+    async def _remembered(self, listing: Listing, on_failure: FailureHook) -> list[DiscoveredTable]:
         found: list[DiscoveredTable] = []
         for name, tables in listing.tables.items():
             if name in listing.failed:
-                _log.warning("backend %s lists no tables: %s", name, listing.failed[name])
+                on_failure(name, listing.failed[name])
             else:
                 await in_thread(self.fleet.remember, name, tables)
             found.extend(table for table in tables if table.table not in listing.unknown)

@@ -115,7 +115,7 @@ def _what(report: OperationReport) -> Text:
 
 
 def _undo(entry: HistoryEntry) -> str:
-    return f"\nundo: {words.safe(entry.undo)}" if entry.status is MaintenanceStatus.COMPLETED else ""
+    return f"\nundo: {words.safe(entry.undo, one_line=False)}" if entry.status is MaintenanceStatus.COMPLETED else ""
 
 
 def _warnings(reports: Sequence[OperationReport]) -> list[Text]:
