@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
     "docs/metrics.md": "aurum_orchestration.maintenance.metrics",
+    "docs/reference/fleet.schema.json": "aurum_orchestration.fleet.schema",
 }
 """Page -> the module that prints it when run."""
 

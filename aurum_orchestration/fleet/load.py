@@ -37,8 +37,9 @@ def load_fleet(
     """The fleet that a file describes.
 
     ``path`` defaults to the settings' fleet file. When that one is not there and nobody named it (by
-    argument or environment), the fleet is the one backend of the data-backend settings. ``policy_models`` are the Policy
-    models by operation and ``backend_types`` the types that exist; default: those of this package.
+    argument or environment), the fleet is the one backend of the data-backend settings.
+    ``policy_models`` are the Policy models by operation, default: those of this package;
+    ``backend_types`` are types known besides those of this package.
 
     Raises ConfigurationError that lists every problem with file, line and key.
     """

@@ -68,13 +68,13 @@ def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def as_error(path: Path, problems: Iterable[Problem], line: Callable[[Key], int | None]) -> ConfigurationError:
+def as_error(path: Path, problems: Iterable[Problem], line: Callable[[Key], int]) -> ConfigurationError:
     """All problems of a file as one error, in the order of the file."""
-    located = sorted({(line(each.path) or 0, spell(each.path), each.message, each.hint or "") for each in problems})
+    located = sorted({(line(each.path), spell(each.path), each.message, each.hint or "") for each in problems})
     told = []
     for number, key, message, hint in located:
         # the key in brackets: redaction takes "password: word" for a secret
-        where = f"{path}{f':{number}' if number else ''}{f' ({key})' if key else ''}"
+        where = f"{path}:{number}{f' ({key})' if key else ''}"
         told.append(f"{where}: {message}.{f' {hint}' if hint else ''}")
     return ConfigurationError(told[0] if len(told) == 1 else "\n".join([f"{path}: {len(told)} errors", *told]))
 

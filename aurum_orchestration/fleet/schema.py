@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -17,7 +18,7 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
-    shapes: list[type[BaseModel]] = [FleetConfig, IcebergBackendConfig, BackendConfig, TableRule, *models.values()]
+    shapes: list[type[BaseModel]] = [FleetConfig, BackendConfig, IcebergBackendConfig, TableRule, *models.values()]
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)
     definitions = schema["$defs"]
@@ -29,10 +30,11 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {operation: references[model, "validation"] for operation, model in sorted(models.items())},
     }
-    for shape in (FleetConfig, BackendConfig, IcebergBackendConfig, TableRule):
+    for shape in shapes[:4]:
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties["policy"] = {"$ref": "#/$defs/Policies", "description": properties["policy"]["description"]}
-    for shape in (BackendConfig, IcebergBackendConfig, *models.values()):
+    with_numbers: list[type[BaseModel]] = [BackendConfig, IcebergBackendConfig, *models.values()]
+    for shape in with_numbers:
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties |= {name: _or_variable(known) for name, known in properties.items()}
     whole = definitions.pop(_name(references[FleetConfig, "validation"]))
@@ -64,3 +66,7 @@ def _or_variable(known: dict[str, Any]) -> dict[str, Any]:
     if any(choice.get("type") not in {"integer", "number", "boolean", "null"} for choice in choices):
         return known
     return {**{name: known[name] for name in _ABOUT if name in known}, "anyOf": [*choices, _VARIABLE]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(fleet_schema(), indent=2, ensure_ascii=False))

@@ -52,7 +52,7 @@ class YamlFile:
     def __init__(self, text: str, lookup: Lookup) -> None:
         self.data: Any = None
         self.problems: list[Problem] = []
-        self._lines: dict[Key, int] = {}
+        self._lines: dict[Key, int] = {(): 1}
         self._lookup = lookup
         self._within: set[int] = set()
         self._flattened: set[int] = set()
@@ -71,12 +71,9 @@ class YamlFile:
         except RecursionError:
             self.problems.append(Problem((), "it is nested too deeply, or refers to itself"))
 
-    def line(self, key: Key) -> int | None:
-        """The line, from 1, where a key stands; of what it stands in when it is not in the file."""
-        for length in range(len(key), -1, -1):
-            if key[:length] in self._lines:
-                return self._lines[key[:length]]
-        return None
+    def line(self, key: Key) -> int:
+        """The line, from 1, where a key stands; of what it would stand in when it is not in the file."""
+        return next(self._lines[key[:length]] for length in range(len(key), -1, -1) if key[:length] in self._lines)
 
     def _value(self, node: yaml.Node, path: Key) -> Any:
         if isinstance(node, yaml.ScalarNode):
