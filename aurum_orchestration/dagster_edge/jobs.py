@@ -1,0 +1,145 @@
+"""The jobs: one per operation, and ``health``. Each is one op that works on many tables at once in threads.
+
+One op rather than one per table, and in the run's own process: with steps or mapped ops a table costs
+nine events and a process start; this way it costs its observation.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from aurum_orchestration.dagster_edge.config import HealthConfig, OperationConfig, operation_config
+from aurum_orchestration.dagster_edge.naming import OPERATION_TAG, definition_name
+from aurum_orchestration.dagster_edge.observe import observation
+from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, run_metadata
+from aurum_orchestration.dagster_edge.resources import SERVICE
+from aurum_orchestration.dagster_edge.streaming import stream
+from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, OperationRequest, maintain, measure
+from aurum_orchestration.errors import AurumError
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult
+from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.maintenance.survey import Examined
+
+HEALTH = "health"
+
+Events = Iterator[dg.AssetObservation | dg.Output[None]]
+
+
+def operation_jobs() -> list[dg.JobDefinition]:
+    """A job for each known operation, users' own too."""
+    return [operation_job(name, operation) for name, operation in MaintenanceFactory.operations().items()]
+
+
+def operation_job(name: str, operation: type[BaseMaintenanceOperation]) -> dg.JobDefinition:
+    """The job of an operation; job and op have its name, the op's pool is ``aurum_<name>`` (docs/adr/0004)."""
+    form = operation_config(definition_name(name), operation.Parameters)
+    description = f"{operation.title or name}: every table that needs it, of those that `tables` names."
+
+    def carry_out(context: dg.OpExecutionContext) -> Events:
+        return _carry_out(context, name, form.model_validate(context.op_config))
+
+    return _job(definition_name(name), description, form, carry_out, pool=f"aurum_{definition_name(name)}")
+
+
+def health_job() -> dg.JobDefinition:
+    """The job that measures tables: what changed becomes observations and points of the health series."""
+
+    def carry_out(context: dg.OpExecutionContext) -> Events:
+        return _measure(context, HealthConfig.model_validate(context.op_config))
+
+    return _job(HEALTH, "Measure tables; changes nothing but the plots.", HealthConfig, carry_out)
+
+
+def _job(
+    name: str,
+    description: str,
+    form: type[dg.Config],
+    carry_out: Callable[[dg.OpExecutionContext], Events],
+    pool: str | None = None,
+) -> dg.JobDefinition:
+    op = dg.op(
+        name=name,
+        description=description,
+        out=dg.Out(dg.Nothing),
+        config_schema=form.to_config_schema().as_field(),
+        required_resource_keys={SERVICE},
+        pool=pool,
+    )(carry_out)
+    graph = dg.GraphDefinition(name=f"{name}_graph", node_defs=[op])  # Dagster wants other names for graph and op
+    return graph.to_job(
+        name=name, description=description, executor_def=dg.in_process_executor, tags={OPERATION_TAG: name}
+    )
+
+
+def _carry_out(context: dg.OpExecutionContext, operation: str, config: OperationConfig) -> Events:
+    service = _service(context)
+    results: list[MaintenanceResult] = []
+    notes: list[str] = []
+    work = partial(maintain, service, operation, OperationRequest(config.tables, config.dry_run, config.given()))
+    for item in _told(stream(work)):
+        if isinstance(item, Note):
+            _say(context, item, notes)
+        elif isinstance(item, Ended):
+            results.append(item.result)
+            if item.result.status in BAD:
+                context.log.error(failure_text([item.result]))
+            if item.now is not None:
+                health, debt, decisions = item.now
+                yield observation(service.fleet, health, debt, decisions, item.result)
+    metadata = run_metadata(results, notes)
+    if any(result.status in BAD for result in results):
+        raise dg.Failure(failure_text(results), metadata=metadata, allow_retries=False)
+    yield dg.Output(None, metadata=metadata)
+
+
+def _measure(context: dg.OpExecutionContext, config: HealthConfig) -> Events:
+    service = _service(context)
+    measured: list[Examined] = []
+    notes: list[str] = []
+    for item in _told(stream(partial(measure, service, config.tables, config.discover))):
+        if isinstance(item, Note):
+            _say(context, item, notes)
+        elif isinstance(item, Measured):
+            measured.append(item.examined)
+            health, debt, decisions = item.examined
+            if health.problem is None and (item.news or config.observe == "all"):
+                yield observation(service.fleet, health, debt, decisions)
+    bad = [health for health, _, _ in measured if health.problem is not None]
+    metadata: dict[str, Any] = {
+        "report": dg.MetadataValue.md(health_report(measured, notes)),
+        "tables_measured": len(measured) - len(bad),
+        "tables_failed": len(bad),
+    }
+    if bad:
+        named = "; ".join(f"{health.table}: {health.problem.detail}" for health in bad[:20] if health.problem)
+        text = f"{len(bad)} of {len(measured)} tables could not be measured, the others are done. {named}"
+        raise dg.Failure(text, metadata=metadata, allow_retries=False)
+    yield dg.Output(None, metadata=metadata)
+
+
+def _service(context: dg.OpExecutionContext) -> MaintenanceService:
+    service: MaintenanceService = getattr(context.resources, SERVICE).get()
+    return service
+
+
+def _told(items: Iterator[Note | Ended | Measured]) -> Iterator[Note | Ended | Measured]:
+    """The items; an error of ours ends the run with its problem and hint instead of a stack trace."""
+    try:
+        yield from items
+    except AurumError as error:
+        problem = error.problem()
+        text = f"{problem.detail} {problem.hint or ''}".strip()
+        metadata = {"problem": dg.MetadataValue.json(problem.model_dump(mode="json"))}
+        raise dg.Failure(text, metadata=metadata, allow_retries=False) from error
+
+
+def _say(context: dg.OpExecutionContext, note: Note, notes: list[str]) -> None:
+    if note.warning:
+        notes.append(note.text)
+        context.log.warning(note.text)
+    else:
+        context.log.info(note.text)

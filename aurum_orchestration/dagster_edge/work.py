@@ -1,0 +1,197 @@
+"""What the jobs ask of the service, as coroutines that emit what is worth showing while they work. No Dagster here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aurum_orchestration.errors import AurumError, UnknownNameError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.history import HealthPoint
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.maintenance.survey import Examined
+from aurum_orchestration.maintenance.threads import in_thread
+
+MEASURE_EVERY = 1.0
+"""Seconds between two measurements of the tables that ended meanwhile: one round trip for all of them."""
+
+PROGRESS_EVERY = 15.0
+"""Seconds between two progress lines; each is an event in Dagster's storage."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person should know about the run."""
+
+    text: str
+    warning: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation ended; ``now`` is how its table is since then, None when nothing was done to it."""
+
+    result: MaintenanceResult
+    now: Examined | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A table was measured. ``news``: it differs from the last recorded measurement."""
+
+    examined: Examined
+    news: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRequest:
+    """What the run of an operation is asked for: globs of tables, plan only or not, parameters given."""
+
+    tables: Sequence[str]
+    dry_run: bool
+    parameters: Mapping[str, Any]
+
+
+Emit = Callable[[Note | Ended | Measured], None]
+
+
+async def maintain(service: MaintenanceService, operation: str, request: OperationRequest, emit: Emit) -> None:
+    """One operation on the tables that the globs mean: an :class:`Ended` for each, as they end."""
+    ended: asyncio.Queue[MaintenanceResult] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def one_round(globs: Sequence[str]) -> None:
+        await service.maintain(
+            globs,
+            [operation],
+            request.dry_run,
+            request.parameters,
+            on_result=ended.put_nowait,
+            progress=_Progress(emit),
+        )
+
+    watching = asyncio.create_task(_watch(service, ended, over, emit))
+    try:
+        await _with_known(service, request.tables, one_round, emit)
+        over.set()
+        await watching
+    finally:
+        watching.cancel()
+
+
+async def measure(service: MaintenanceService, globs: Sequence[str], discover: bool, emit: Emit) -> None:
+    """Health of the tables that the globs mean; what changed goes into the health series."""
+    if discover:
+        found = await service.discover()
+        emit(Note(f"{len(found):,} tables discovered", warning=False))
+    examined: list[Examined] = []
+
+    async def one_round(globs: Sequence[str]) -> None:
+        examined.extend(await service.health(globs))
+
+    await _with_known(service, globs, one_round, emit)
+    last = await in_thread(service.history.latest_health, [health.table for health, _, _ in examined])
+    news = {health.table for health, debt, _ in examined if _is_news(last.get(health.table), health.state_token, debt)}
+    await _record(service, [one for one in examined if one[0].table in news], emit)
+    for one in examined:
+        emit(Measured(one, one[0].table in news))
+
+
+def _is_news(last: HealthPoint | None, state_token: str, debt: float) -> bool:
+    """Also when only the policy changed, which shows in the debt."""
+    return last is None or (last.state_token, last.debt_score) != (state_token, debt)
+
+
+async def _with_known(
+    service: MaintenanceService,
+    globs: Sequence[str],
+    work: Callable[[Sequence[str]], Coroutine[Any, Any, None]],
+    emit: Emit,
+) -> None:
+    """Do the work for the globs that mean a table, with a note for each other one."""
+    try:
+        await work(globs)
+    except UnknownNameError:
+        kept = [glob for glob in globs if await _means_something(service, glob, emit)]
+        if len(kept) == len(globs):
+            raise  # it is not a table that is unknown
+        if kept:
+            await work(kept)
+
+
+async def _means_something(service: MaintenanceService, glob: str, emit: Emit) -> bool:
+    try:
+        await service.tables([glob])
+    except UnknownNameError as error:
+        emit(Note(f"{error.detail}. {error.hint or ''}".strip()))
+        return False
+    except AurumError as error:
+        _log.info("tables of %s are not listed: %s", glob, error)
+    return True
+
+
+async def _watch(
+    service: MaintenanceService, ended: asyncio.Queue[MaintenanceResult], over: asyncio.Event, emit: Emit
+) -> None:
+    """Emit each result with the health of its table after it; what ends within a second is measured together."""
+    while not (over.is_set() and ended.empty()):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), MEASURE_EVERY)
+        done = [ended.get_nowait() for _ in range(ended.qsize())]
+        touched = [result for result in done if result.status in _TOUCHED]
+        now = await _after(service, [result.config.target_table for result in touched], emit)
+        for result in done:
+            emit(Ended(result, now.get(result.config.target_table) if result in touched else None))
+
+
+_TOUCHED = frozenset({MaintenanceStatus.COMPLETED, MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED})
+"""A failed operation may have committed some of its groups."""
+
+
+async def _after(service: MaintenanceService, tables: Sequence[str], emit: Emit) -> dict[str, Examined]:
+    if not tables:
+        return {}
+    try:
+        examined = [one for one in await service.health(tables) if one[0].problem is None]
+    except AurumError as error:
+        emit(Note(f"not measured after the operation: {error.detail}"))
+        return {}
+    await _record(service, examined, emit)
+    return {str(health.table): (health, debt, decisions) for health, debt, decisions in examined}
+
+
+async def _record(service: MaintenanceService, examined: Sequence[Examined], emit: Emit) -> None:
+    points = [
+        HealthPoint(health.table, health.measured_at, health.state_token, debt, health.metrics)
+        for health, debt, _ in examined
+        if health.problem is None
+    ]
+    if not points:
+        return
+    try:
+        await in_thread(service.history.record_health, points)
+    except AurumError as error:
+        emit(Note(f"the health series has a gap: {error.detail}"))
+
+
+class _Progress:
+    """Called from any thread; says at most every quarter of a minute how far a table is."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._next = time.monotonic() + PROGRESS_EVERY
+
+    def __call__(self, config: MaintenanceConfig, done: float, total: float, unit: str) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PROGRESS_EVERY
+        table = TableId.parse(config.target_table)
+        self._emit(Note(f"{table}: {done:,.0f} of {total:,.0f} {unit} of {config.operation_type}", warning=False))

@@ -1,0 +1,38 @@
+"""What the code location offers, at a glance.
+
+Loads with every backend down: tables come from the last discovery, and nothing is connected.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+
+from aurum_orchestration.dagster_edge.assets import table_specs
+from aurum_orchestration.dagster_edge.jobs import health_job, operation_jobs
+from aurum_orchestration.dagster_edge.resources import service_resources
+from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
+from aurum_orchestration.fleet import Fleet
+from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.settings import AurumSettings
+
+PATIENCE = timedelta(minutes=10)
+"""How long a backend may take to list or measure its tables. A sensor's tick waits less: see ``sensors``."""
+
+
+def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None = None) -> dg.Definitions:
+    """Assets, jobs, sensors and resources for a fleet (default: the settings' fleet file).
+
+    Nothing is shared between two calls. Raises ConfigurationError for a fleet file or setting that is wrong.
+    """
+    service = MaintenanceService(settings, fleet=fleet, patience=PATIENCE)
+    return dg.Definitions(
+        assets=table_specs(service.fleet),
+        jobs=[*operation_jobs(), health_job()],
+        sensors=maintenance_sensors(service),
+        resources=service_resources(service),
+    )
+
+
+defs = build_definitions()
