@@ -56,6 +56,7 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "files_deleted": Metric("files", "Files removed from storage."),
     "rows_deleted": Metric("rows", "Rows removed from the table."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),
+    "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
     "commit_retries": Metric("commits", "Commits tried again, unchanged, because another writer was faster."),
     "conflicts_retried": Metric("plans", "Plans made anew because another writer touched what they rewrite."),
 }

@@ -30,8 +30,8 @@ class RunFacts:
     (see :func:`gained`); a failed or cancelled run neither counts nor ends the row.
     ``seconds_per_gib``: wall seconds per GiB read plus written, over the newest completed runs that
     moved bytes; None when there is none.
-    ``engaged``: the newest run left planned work undone: it failed or was cancelled. The planner then
-    carries on down to the lower of its two thresholds.
+    ``engaged``: the newest run left planned work undone: it failed, was cancelled, or reported
+    ``groups_left`` above 0. The planner then carries on down to the lower of its two thresholds.
     """
 
     last_finished: datetime | None = None
@@ -81,7 +81,7 @@ def facts_of(runs: Iterable[PastRun]) -> RunFacts:
         consecutive_failures=_failures_in_a_row(ended),
         consecutive_no_gain=_no_gain_in_a_row(ended),
         seconds_per_gib=_rate(completed[:5]),
-        engaged=newest.status in _INTERRUPTED,
+        engaged=newest.status in _INTERRUPTED or (newest.metrics or {}).get("groups_left", 0) > 0,
     )
 
 

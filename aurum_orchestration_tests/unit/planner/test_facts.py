@@ -85,6 +85,7 @@ def test_the_rate_is_over_bytes_read_plus_written_of_the_newest_five() -> None:
     [
         (run("failed"), True),
         (run("cancelled"), True),
+        (run("completed", 1, {**GOOD, "groups_left": 2.0}), True),
         (run("completed", 1, GOOD), False),
         (run("skipped"), False),
     ],
