@@ -43,13 +43,13 @@ from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.rounds import choose, overriding
 from aurum_orchestration.maintenance.running import ProgressHook
+from aurum_orchestration.maintenance.shapes import TableStatus
 from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
 from aurum_orchestration.maintenance.threads import in_thread
 
 if TYPE_CHECKING:
     from aurum_orchestration.fleet import Fleet
     from aurum_orchestration.history import History
-    from aurum_orchestration.maintenance.shapes import TableStatus
     from aurum_orchestration.settings import AurumSettings
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class MaintenanceService:
         who: str | None = None,
         patience: timedelta = timedelta(seconds=60),
     ) -> None:
-        from aurum_orchestration.settings import AurumSettings  # noqa: PLC0415 - keeps importing this module cheap
+        from aurum_orchestration.settings import AurumSettings
 
         self.settings = settings or AurumSettings.from_env()
         self._fleet, self._history, self._own_history = fleet, history, history is None
@@ -92,8 +92,8 @@ class MaintenanceService:
         """Backends, policies and rules; read from the fleet file when first asked for."""
         with self._making:
             if self._fleet is None:
-                from aurum_orchestration.fleet.load import load_fleet  # noqa: PLC0415
-                from aurum_orchestration.fleet.policy import builtin_policy_models  # noqa: PLC0415
+                from aurum_orchestration.fleet.load import load_fleet
+                from aurum_orchestration.fleet.policy import builtin_policy_models
 
                 registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
                 models = {**builtin_policy_models(), **registered}
@@ -105,7 +105,7 @@ class MaintenanceService:
         """Log of operations, leases, health series. Opened by its first use, not before."""
         with self._making:
             if self._history is None:
-                from aurum_orchestration.history import History  # noqa: PLC0415
+                from aurum_orchestration.history import History
 
                 self._history = History(self.settings.history_url)
             return self._history
@@ -225,8 +225,6 @@ class MaintenanceService:
 
     async def status(self, tables: Sequence[str] = (), operations: Sequence[str] = ()) -> list[TableStatus]:
         """What ``aurum status`` prints: :meth:`health` as shapes."""
-        from aurum_orchestration.maintenance.shapes import TableStatus  # noqa: PLC0415
-
         named = self._operations(operations)
         return [TableStatus.of(*one) for one in await self.health(tables, list(named) or None)]
 

@@ -36,7 +36,7 @@ from aurum_orchestration.maintenance.interfaces import (
     Verification,
 )
 
-Hook = Callable[[int], None]
+Hook = Callable[[int, RunContext], None]
 GROUP = 4
 """Files merged into one by a step."""
 
@@ -178,9 +178,9 @@ class FilesBackend(BaseMaintenanceBackend):
         self.connections += 1
         return object()
 
-    def reach(self, point: str, number: int, run: RunContext | None = None) -> None:
+    def reach(self, point: str, number: int = 0, run: RunContext | None = None) -> None:
         if hook := self.hooks.get(point):
-            hook(number)
+            hook(number, run or RunContext("-"))
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -198,12 +198,12 @@ class FilesBackend(BaseMaintenanceBackend):
         return FileTable(self.root.joinpath(*table.parts))
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
-        self.reach("discover", 0)
+        self.reach("discover")
         ids = [TableId(self.name, (path.parent.parent.name, path.parent.name)) for path in self.root.glob("*/*/CURRENT")]
         return [DiscoveredTable(table, "files") for table in sorted(ids) if discovered_by(patterns, table)]
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
-        self.reach("measure", 0)
+        self.reach("measure")
         return [self._measure(table) for table in tables]
 
     def _measure(self, table: TableId) -> TableHealth:
