@@ -99,8 +99,6 @@ def _decode(backend: str, data: Any) -> list[DiscoveredTable]:
     if data["format"] != _FORMAT:
         raise ValueError(f"format {data['format']!r} is not {_FORMAT}")
     return [
-        DiscoveredTable(
-            TableId(backend, tuple(parts)), kind, location, comment, tuple((name, kind) for name, kind in columns)
-        )
+        DiscoveredTable(TableId(backend, tuple(parts)), kind, location, comment, tuple(map(tuple, columns)))
         for parts, kind, location, comment, columns in data["tables"]
     ]

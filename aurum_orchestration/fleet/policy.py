@@ -55,6 +55,7 @@ class PolicyBook:
         self._models = models
         self._rules = rules
         self._effective: dict[tuple[str, tuple[int, ...], str], BaseModel] = {}
+        self._by_content: dict[tuple[str, str], BaseModel] = {}
 
     def effective(self, table: TableId, operation: str) -> BaseModel:
         """The policy of an operation on a table, an instance of the operation's Policy model.
@@ -78,8 +79,13 @@ class PolicyBook:
         model = self._models.get(operation)
         if model is None:
             raise UnknownNameError(f"no operation is named {operation!r}", hint=nearest(operation, self._models))
+        given = _merged((layer.sections for layer in self._layers(table)), operation)
+        content = (operation, json.dumps(given, sort_keys=True))
         try:
-            return validate(model, _merged((layer.sections for layer in self._layers(table)), operation))
+            # many rules, few different policies
+            if content not in self._by_content:
+                self._by_content[content] = validate(model, given)
+            return self._by_content[content]
         except ValidationError as error:
             told = "; ".join(problem.message for problem in from_validation(error, model))
             raise ConfigurationError(

@@ -33,8 +33,7 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     for shape in shapes[:4]:
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties["policy"] = {"$ref": "#/$defs/Policies", "description": properties["policy"]["description"]}
-    with_numbers: list[type[BaseModel]] = [BackendConfig, IcebergBackendConfig, *models.values()]
-    for shape in with_numbers:
+    for shape in shapes[1:]:
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties |= {name: _or_variable(known) for name, known in properties.items()}
     whole = definitions.pop(_name(references[FleetConfig, "validation"]))

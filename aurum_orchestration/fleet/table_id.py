@@ -133,7 +133,8 @@ def _wild(text: str) -> str:
     return "".join([*out, re.escape(text[position:])])
 
 
-def _split(text: str) -> list[list[tuple[bool, str]]]:
+@lru_cache(maxsize=65536)
+def _split(text: str) -> tuple[tuple[tuple[bool, str], ...], ...]:
     """The parts of an id or glob, each as pieces: (was it quoted, the text without quotes)."""
     parts: list[list[tuple[bool, str]]] = [[]]
     position = 0
@@ -155,4 +156,4 @@ def _split(text: str) -> list[list[tuple[bool, str]]]:
             raise RequestError(f"{text!r}: a name is missing, empty or holds a NUL", hint="Separate names by one dot.")
         if len(part) > 1 and not any(not quoted and _WILD.search(name) for quoted, name in part):
             raise RequestError(f"{text!r}: two names stand together", hint="Separate names by one dot.")
-    return parts
+    return tuple(map(tuple, parts))
