@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, true, update
 
-from aurum_orchestration.errors import RequestError
+from aurum_orchestration.errors import LeaseLostError, RequestError
 from aurum_orchestration.fleet.table_id import TableId, literal_id, literal_prefix, matches
-from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of, storable
+from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of, storable, to_text
 from aurum_orchestration.history.schema import facts, operations
 from aurum_orchestration.history.sql import upsert
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
@@ -33,6 +33,34 @@ def record(connection: Connection, result: MaintenanceResult, who: str) -> None:
     connection.execute(upsert(connection, operations, row, key=["operation_id"], change=row))
     if result.finished_at is not None and not result.config.dry_run:
         _refresh_facts(connection, row["table_id"], row["operation"])
+
+
+def end_abandoned(connection: Connection, table: str, besides: str, at: datetime) -> int:
+    """Record as failed what still says that it runs on the table, but for one operation; how many it were."""
+    left = connection.execute(
+        select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
+            operations.c.table_id == table,
+            operations.c.finished_at.is_(None),
+            operations.c.operation_id != storable(besides),
+        )
+    ).all()
+    for row in left:
+        problem = LeaseLostError(
+            f"{row.who} ended without recording how; noticed when the table's lease was taken again", table=table
+        ).problem(instance=row.operation_id, operation=row.operation)
+        connection.execute(
+            update(operations)
+            .where(operations.c.operation_id == row.operation_id)
+            .values(
+                status=MaintenanceStatus.FAILED.value,
+                reason=problem.detail,
+                problem=to_text(problem.model_dump()),
+                problem_type=problem.type,
+                finished_at=at,
+            )
+        )
+        _refresh_facts(connection, table, row.operation)
+    return len(left)
 
 
 def results(

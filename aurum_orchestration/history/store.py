@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -54,6 +54,14 @@ class History:
         """
         with self._store.writing() as connection:
             log.record(connection, result, who)
+
+    def end_abandoned(self, table: TableId, *, besides: str) -> int:
+        """Record as failed what a killed process left as running on the table; how many operations it were.
+
+        For whoever holds the table's lease: nothing else but its own operation, ``besides``, can still run.
+        """
+        with self._store.writing() as connection:
+            return log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
 
     def operations(
         self,

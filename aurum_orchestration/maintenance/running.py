@@ -205,6 +205,10 @@ class OperationRun:
                 ttl=self._executor.lease_ttl,
                 on_lost=self._lost,
             )
+            if abandoned := history.end_abandoned(self.table, besides=self.operation_id):
+                _log.warning(
+                    "%s earlier runs on %s were killed; carrying on from what they committed", abandoned, self.table
+                )
             history.record(self._running(), who=self._executor.who)
         except AurumError as error:
             self._stop.end(error)
