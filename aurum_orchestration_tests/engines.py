@@ -52,12 +52,24 @@ def embedded_postgres() -> Iterator[str]:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     data, log = folder / "data", folder / "log"
     try:
-        init = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8", "--locale=C", "-N"]
+        init: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "utf8",
+            "--locale=C",
+            "-N",
+        ]
         made = subprocess.run(init, cwd=folder, capture_output=True, text=True, check=False, **identity)
         if made.returncode:
             missing("postgres", f"initdb failed: {made.stderr.strip()[-500:]}")
         port = free_port()
-        command = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        command: list[str | Path] = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         for setting in _SETTINGS:
             command += ["-c", setting]
         with (

@@ -1,23 +1,18 @@
 """What was done and who is doing something now: the operation log, facts for the planner, health series, leases.
 
-:class:`History` is the door to it. It is imported when first asked for, because it brings SQLAlchemy.
+:class:`History` is the door to it. It is imported when first used, because it brings SQLAlchemy.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurum_orchestration.history.records import HealthPoint, Lease, Pruned
+from aurum_orchestration.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from aurum_orchestration.history.store import History
 
 __all__ = ["HealthPoint", "History", "Lease", "Pruned"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "History":
-        from aurum_orchestration.history.store import History
-
-        return History
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"History": "store"})

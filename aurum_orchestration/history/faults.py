@@ -29,7 +29,7 @@ _KINDS = (
     ),
     _Kind(
         ("readonly database", "unable to open", "permission denied", "read-only", "not a directory", "file exists"),
-        ("25006", "42501"),
+        ("25006", "42501", "3F"),
         f"Give this user the right to write the history store (for a SQLite file also its folder), {_ELSEWHERE}",
     ),
     _Kind(

@@ -7,9 +7,10 @@ import signal
 import time
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from aurum_orchestration.errors import LeaseHeldError
+from aurum_orchestration.errors import AurumError, LeaseHeldError
 from aurum_orchestration.history import History
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, ended
 
@@ -42,8 +43,26 @@ def hold(url: str, answer: Connection) -> None:
     signal.pause()
 
 
-def write(url: str, start: float, name: str) -> None:
+def write(url: str, together: Barrier, name: str) -> None:
     """Create the store and write to it, at the same moment as the others."""
     with History(url) as history:
-        time.sleep(max(0.0, start - time.time()))
+        together.wait(60)
         history.record(ended(operation_id=name), who=name)
+
+
+def write_as(url: str, warm_up: str, user: int, answer: Connection) -> None:
+    """Write as another user, who has fewer rights than root; answer with the problem there was."""
+    with History(warm_up) as other:
+        # imports what writing needs: the other user may not be able to read it
+        other.record(ended(), who="root")
+    history = History(url)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    try:
+        history.record(ended(), who="nobody")
+    except AurumError as error:
+        answer.send(error.problem().model_dump())
+    else:
+        answer.send({"type": "none"})
