@@ -9,6 +9,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from aurum_orchestration.cli import reference
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
     "docs/metrics.md": "aurum_orchestration.maintenance.metrics",
@@ -31,8 +33,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page differs")
     check = parser.parse_args().check
     stale = []
-    for page, module in PAGES.items():
-        path, text = ROOT / page, printed(module)
+    texts = {page: printed(module) for page, module in PAGES.items()} | reference.pages()
+    for page, text in texts.items():
+        path = ROOT / page
         if path.exists() and path.read_text() == text:
             continue
         stale.append(page)

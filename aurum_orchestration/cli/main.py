@@ -80,7 +80,7 @@ def status(
     fleet: options.FleetFile = None,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Show how each table is, what it needs, and why."""
+    """Show what each table needs, and why."""
     from aurum_orchestration.cli import commands
 
     commands.status(_session(context, output, fleet, verbose), table or (), operation or ())
@@ -143,7 +143,8 @@ def history(
     table: options.Tables = None,
     operation: options.Operations = None,
     status: Annotated[
-        list[MaintenanceStatus] | None, typer.Option(help="Only operations that ended so. Repeat for several.")
+        list[MaintenanceStatus] | None,
+        typer.Option(metavar="STATUS", help=f"Only {', '.join(MaintenanceStatus)}. Repeat for several."),
     ] = None,
     since: Annotated[
         str | None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -76,6 +78,8 @@ class Session:
         settings = AurumSettings.from_env()
         if self._fleet:
             settings = settings.model_copy(update={"fleet": self._fleet.expanduser().absolute()})
+        with contextlib.suppress(ValueError, NotImplementedError):  # not in the main thread, or no such signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
         configure_logging({0: settings.log_level, 1: "INFO"}.get(self.verbose, "DEBUG"))
         async with create_maintenance_service(settings) as service:
             return await work(service)
