@@ -25,7 +25,7 @@ from aurum_orchestration.maintenance.planner.decide import healthy
 class Shape(BaseModel):
     """Base of everything printed as JSON: always says which version of the schema it follows."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this JSON shape.")
 
