@@ -6,14 +6,13 @@ nine events and a process start; this way it costs its observation.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import dagster as dg
 
 from aurum_orchestration.dagster_edge.config import HealthConfig, OperationConfig, operation_config
 from aurum_orchestration.dagster_edge.naming import OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
-from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, run_metadata
+from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, operations_log, run_metadata
 from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.streaming import stream
 from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, OperationRequest, maintain, measure
@@ -90,6 +89,7 @@ def _carry_out(context: dg.OpExecutionContext, operation: str, config: Operation
             if item.now is not None:
                 health, debt, decisions = item.now
                 yield observation(service.fleet, health, debt, decisions, item.result)
+    context.log.info(operations_log(results))
     metadata = run_metadata(results, notes)
     if any(result.status in BAD for result in results):
         raise dg.Failure(failure_text(results), metadata=metadata, allow_retries=False)
@@ -109,10 +109,10 @@ def _measure(context: dg.OpExecutionContext, config: HealthConfig) -> Events:
             if health.problem is None and (item.news or config.observe == "all"):
                 yield observation(service.fleet, health, debt, decisions)
     bad = [health for health, _, _ in measured if health.problem is not None]
-    metadata: dict[str, Any] = {
+    metadata = {
         "report": dg.MetadataValue.md(health_report(measured, notes)),
-        "tables_measured": len(measured) - len(bad),
-        "tables_failed": len(bad),
+        "tables_measured": dg.MetadataValue.int(len(measured) - len(bad)),
+        "tables_failed": dg.MetadataValue.int(len(bad)),
     }
     if bad:
         named = "; ".join(f"{health.table}: {health.problem.detail}" for health in bad[:20] if health.problem)

@@ -38,7 +38,6 @@ def observation(
         operation = str(result.config.operation_type)
         metadata.update(numbers({f"{operation}/{name}": value for name, value in result.metrics.items()}))
         metadata[f"{operation}/seconds"] = dg.MetadataValue.float(round(result.seconds, 3))
-        metadata[f"{operation}/done"] = dg.MetadataValue.text(result.reason)
         metadata[f"{operation}/operation_id"] = dg.MetadataValue.text(result.operation_id)
     return dg.AssetObservation(
         asset_key=dg.AssetKey(list(fleet.asset_key(health.table))),

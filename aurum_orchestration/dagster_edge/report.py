@@ -12,6 +12,9 @@ from aurum_orchestration.maintenance.interfaces import Decision, MaintenanceResu
 MOST_ROWS = 300
 """Rows of a table in a run's metadata at most: an event is read whole each time its run is shown."""
 
+MOST_LINES = 20
+"""Lines of a log message at most."""
+
 BAD = frozenset({MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED})
 
 _ORDER = [
@@ -38,9 +41,16 @@ def run_metadata(results: Sequence[MaintenanceResult], notes: Sequence[str] = ()
     return metadata
 
 
+def operations_log(results: Sequence[MaintenanceResult]) -> str:
+    """The same for a log: the summary and a line for each of the first tables."""
+    told = [f"{result.config.target_table} {result.status}: {_why(result)}" for result in _worst_first(results)]
+    more = [f"and {len(told) - MOST_LINES:,} more"] if len(told) > MOST_LINES else []
+    return "\n".join([_summary(results), *told[:MOST_LINES], *more])
+
+
 def operations_report(results: Sequence[MaintenanceResult], notes: Sequence[str] = ()) -> str:
     """One line per table, what went wrong first: status, why, files before and after, rows verified, seconds."""
-    ordered = sorted(results, key=lambda result: (_rank(result.status), result.config.target_table))
+    ordered = _worst_first(results)
     rows = [_operation_row(result) for result in ordered[:MOST_ROWS]]
     head = ["table", "status", "what and why", "files", "rows verified", "seconds"]
     return _document(_summary(results), notes, head, rows, len(ordered))
@@ -63,6 +73,10 @@ def failure_text(results: Sequence[MaintenanceResult]) -> str:
     named = "; ".join(f"{result.config.target_table}: {_why(result)}" for result in bad[:20])
     more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
     return f"{len(bad)} of {_tables(len(results))} went wrong, the others are done. {named}{more}"
+
+
+def _worst_first(results: Sequence[MaintenanceResult]) -> list[MaintenanceResult]:
+    return sorted(results, key=lambda result: (_rank(result.status), result.config.target_table))
 
 
 def _operation_row(result: MaintenanceResult) -> list[str]:

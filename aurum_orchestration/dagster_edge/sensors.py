@@ -112,9 +112,6 @@ def maintenance_sensor(
         if not tick.batches:
             return dg.SkipReason(tick.summary)
         context.log.info(tick.summary)
-        for batch in tick.batches:
-            for decision in batch.decisions:
-                context.log.info("%s: %s", decision.table, decision.reason)
         return dg.SensorResult(run_requests=[_request(batch, operation, backend) for batch in tick.batches])
 
     return dg.SensorDefinition(

@@ -12,6 +12,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, TableHealth
 from aurum_orchestration.maintenance.planner.decide import closest
 from aurum_orchestration.maintenance.planner.rank import rank
+from aurum_orchestration.maintenance.planner.words import count
 from aurum_orchestration.maintenance.survey import Examined
 
 
@@ -56,18 +57,18 @@ def plan_tick(
     wanted, _ = rank(decisions)
     health = {one.table: one for one, _, _ in examined}
     keys = {decision.table: _key(health[decision.table], operation, last_end) for decision in wanted}
-    fresh = [
-        decision
-        for decision in wanted
-        if not busy(decision.table) and cursor.requested.get(_short(decision.table)) != keys[decision.table]
-    ]
+    fresh: list[Decision] = []
+    waiting: list[Decision] = []
+    for decision in wanted:
+        requested = cursor.requested.get(_short(decision.table)) == keys[decision.table]
+        (waiting if requested or busy(decision.table) else fresh).append(decision)
     batches = [_batch(fresh[start : start + batch_size], keys) for start in range(0, len(fresh), batch_size)]
     remembered = {_short(decision.table): keys[decision.table] for decision in fresh}
-    for decision in wanted:  # also those whose run is under way, as long as they are wanted
+    for decision in waiting:
         name = _short(decision.table)
-        if name not in remembered and name in cursor.requested:
+        if name in cursor.requested:
             remembered[name] = cursor.requested[name]
-    summary = _summary(operation, examined, decisions, len(fresh), len(wanted) - len(fresh))
+    summary = _summary(operation, examined, [one for one in decisions if not one.act], fresh, waiting)
     return Tick(batches, Cursor(remembered), summary)
 
 
@@ -91,22 +92,35 @@ def _batch(decisions: Sequence[Decision], keys: Mapping[TableId, str]) -> Batch:
 
 
 def _summary(
-    operation: str, examined: Sequence[Examined], decisions: Sequence[Decision], fresh: int, waiting: int
+    operation: str,
+    examined: Sequence[Examined],
+    idle: Sequence[Decision],
+    fresh: Sequence[Decision],
+    waiting: Sequence[Decision],
 ) -> str:
-    problems = [health for health, _, _ in examined if health.problem is not None]
-    told = [f"{len(examined):,} tables looked at"]
+    problems = [(health.table, health.problem) for health, _, _ in examined if health.problem is not None]
+    if problems and len(problems) == len(examined):
+        problem = problems[0][1]
+        text = f"{count(len(examined), 'table')}, none could be measured: {problem.detail or problem.title}"
+        return f"{text} {problem.hint or ''}".rstrip()
+    told = [f"{count(len(examined), 'table')} looked at"]
     if fresh:
-        told.append(f"{operation} requested for {fresh:,}")
+        told.append(f"{operation} requested for {len(fresh):,}, first {_named(fresh[0])}")
     if waiting:
-        told.append(f"{waiting:,} that need it have a run requested or in progress")
+        told.append(f"{len(waiting):,} in need with a run requested or in progress, first {_named(waiting[0])}")
     if not fresh and not waiting:
         told.append(f"none needs {operation} now")
-    text = ", ".join(told) + "."
-    nearest = closest(decision for decision in decisions if not decision.act)
+    nearest = closest(idle)
     if nearest is not None and not fresh:
-        text += f" Closest: {nearest.table}: {nearest.reason}."
-    if problems and problems[0].problem is not None:
-        first = problems[0].problem
-        text += f" {len(problems):,} could not be measured: {problems[0].table}: {first.detail or first.title}"
-        text += f" {first.hint}" if first.hint else ""
-    return text
+        told.append(f"closest: {_named(nearest)}")
+    if problems:
+        table, problem = problems[0]
+        told.append(
+            f"{len(problems):,} could not be measured, first {table}: {problem.detail or problem.title}"
+            f" {problem.hint or ''}".rstrip()
+        )
+    return "; ".join(told)
+
+
+def _named(decision: Decision) -> str:
+    return f"{decision.table}: {decision.reason}"
