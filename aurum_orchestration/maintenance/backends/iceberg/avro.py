@@ -8,13 +8,13 @@ Fields are chosen by Iceberg's field ids, since writers disagree about some name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 from pyiceberg.avro.codecs import KNOWN_CODECS
+from pyiceberg.avro.codecs.codec import Codec
 from pyiceberg.avro.decoder import BinaryDecoder, StreamingBinaryDecoder
 
 try:
@@ -37,65 +37,78 @@ class AvroError(ValueError):
     """The bytes are no Avro file, are cut short, or hold what Iceberg's files never do."""
 
 
-@dataclass(frozen=True, slots=True)
-class AvroFile:
+class AvroFile(NamedTuple):
     """The key-value metadata of a file, and its records as tuples in the order of the projection."""
 
     metadata: Mapping[str, bytes]
-    records: Iterator[tuple[Any, ...]]
+    records: list[tuple[Any, ...]]
 
 
 def read_avro(content: bytes, projection: Projection) -> AvroFile:
     """The wanted fields of every record of an Avro file; None for a field the file does not have.
 
     Numbers come as numbers, everything else as the raw bytes stored, which is all that comparing
-    and grouping need. Raises AvroError, also while the records are being iterated.
+    and grouping need. Raises AvroError.
     """
+    try:
+        metadata, position = _header(content)
+        codec = metadata.get("avro.codec", b"null").decode()
+        if codec not in KNOWN_CODECS:
+            raise AvroError(f"unknown codec {codec!r}")
+        read = _compiled(metadata["avro.schema"], projection)
+        return AvroFile(metadata, _records(content, position, KNOWN_CODECS[codec], read))
+    except AvroError:
+        raise
+    except Exception as error:
+        raise AvroError(f"it cannot be decoded: {error!r}") from error
+
+
+def _header(content: bytes) -> tuple[dict[str, bytes], int]:
+    """The metadata of a file and the position of its sync marker."""
     if content[:4] != MAGIC:
         raise AvroError("not an Avro file")
-    try:
-        decoder = new_decoder(content)
-        decoder.skip(len(MAGIC))
-        metadata = _read_metadata(decoder)
-        read = _compiled(metadata["avro.schema"], projection)
-    except Exception as error:
-        raise AvroError(f"the header cannot be read: {error!r}") from error
-    codec = metadata.get("avro.codec", b"null").decode()
-    return AvroFile(metadata, _records(content, decoder.tell(), codec, read))
-
-
-def _read_metadata(decoder: BinaryDecoder) -> dict[str, bytes]:
     metadata: dict[str, bytes] = {}
-    while count := decoder.read_int():
+    count, position = _varint(content, len(MAGIC))
+    while count:
         if count < 0:
             count = -count
-            decoder.skip_int()
+            _, position = _varint(content, position)
         for _ in range(count):
-            key = decoder.read_utf8()
-            metadata[key] = decoder.read_bytes()
-    return metadata
-
-
-def _records(content: bytes, start: int, codec: str, read: Step) -> Iterator[tuple[Any, ...]]:
-    if codec not in KNOWN_CODECS:
-        raise AvroError(f"unknown codec {codec!r}")
-    decompressor = KNOWN_CODECS[codec]
-    sync = content[start : start + SYNC_BYTES]
-    position = start + SYNC_BYTES
-    while position < len(content):
+            key, position = _bytes(content, position)
+            metadata[key.decode()], position = _bytes(content, position)
         count, position = _varint(content, position)
-        size, position = _varint(content, position)
-        end = position + size
-        if size < 0 or len(sync) < SYNC_BYTES or content[end : end + SYNC_BYTES] != sync:
-            raise AvroError("a block is cut short or damaged")
-        try:
-            block = content[position:end]
-            decoder = new_decoder(decompressor.decompress(block) if decompressor else block)
-            rows = [read(decoder) for _ in range(count)]
-        except Exception as error:
-            raise AvroError(f"a block cannot be read: {error!r}") from error
-        yield from rows
-        position = end + SYNC_BYTES
+    return metadata, position
+
+
+def _records(content: bytes, start: int, codec: type[Codec] | None, read: Step) -> list[tuple[Any, ...]]:
+    position = start + SYNC_BYTES
+    sync = content[start:position]
+    length = len(content)
+    records: list[tuple[Any, ...]] = []
+    while position < length:
+        count, position = _varint(content, position)
+        block, position = _bytes(content, position)
+        if len(sync) < SYNC_BYTES or content[position : position + SYNC_BYTES] != sync:
+            raise AvroError("a block is damaged")
+        position += SYNC_BYTES
+        if codec is not None:
+            block = codec.decompress(block)
+        decoder = new_decoder(block)
+        if count == 1:
+            records.append(read(decoder))
+        else:
+            records += [read(decoder) for _ in range(count)]
+        if decoder.tell() != len(block):  # the C decoder does not look where its buffer ends
+            raise AvroError("a block does not hold what its schema says")
+    return records
+
+
+def _bytes(content: bytes, position: int) -> tuple[bytes, int]:
+    size, position = _varint(content, position)
+    end = position + size
+    if size < 0 or end > len(content):
+        raise AvroError("the file is cut short")
+    return content[position:end], end
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
@@ -131,8 +144,8 @@ _SKIP: Mapping[str, Step] = {
     "boolean": lambda decoder: decoder.skip_boolean(),
     "int": lambda decoder: decoder.skip_int(),
     "long": lambda decoder: decoder.skip_int(),
-    "float": lambda decoder: decoder.skip(4),
-    "double": lambda decoder: decoder.skip(8),
+    "float": lambda decoder: decoder.skip_float(),
+    "double": lambda decoder: decoder.skip_double(),
     "bytes": lambda decoder: decoder.skip_bytes(),
     "string": lambda decoder: decoder.skip_bytes(),
 }
@@ -164,13 +177,10 @@ class _Compiler:
         width = len(projection)
 
         def read(decoder: BinaryDecoder) -> tuple[Any, ...]:
-            out: list[Any] = [None] * width
+            out: list[Any] = [None] * (width + 1)  # the last place takes what is stepped over
             for slot, step in steps:
-                if slot < 0:
-                    step(decoder)
-                else:
-                    out[slot] = step(decoder)
-            return tuple(out)
+                out[slot] = step(decoder)
+            return tuple(out[:width])
 
         return read
 

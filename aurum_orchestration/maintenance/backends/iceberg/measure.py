@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
 from pyiceberg.catalog import Catalog
 
 from aurum_orchestration.errors import AurumError, CorruptTableError, as_aurum_error
@@ -33,16 +34,24 @@ UNKNOWN = "unknown"
 class _Measured:
     """The latest known state of one table, and the numbers made of it under the rules of its policy."""
 
-    __slots__ = ("exact", "files", "metrics", "refusals", "rules", "state", "suspicion")
+    __slots__ = ("exact", "files", "metrics", "policy", "refusals", "rules", "state", "suspicion")
 
     def __init__(self, state: TableState, files: Files) -> None:
         self.state = state
         self.files = files
+        self.policy: BaseModel | None = None
         self.rules: Rules | None = None
         self.suspicion = 0.0
         self.exact = False
         self.metrics: dict[str, float] = {}
         self.refusals: dict[str, str] = {}
+
+    def follow(self, policy: BaseModel) -> None:
+        """Take over a policy; what was known stays when its rules are those of the one before."""
+        rules = Rules.of(policy)
+        self.policy = policy
+        if self.rules != rules:
+            self.judge(rules)
 
     def judge(self, rules: Rules) -> None:
         """Numbers and refusals from the metadata file alone."""
@@ -106,7 +115,7 @@ class IcebergMeasurer:
         backend_name: str,
         *,
         deep_seconds: float = 10.0,
-        survey_seconds: float = 0.05,
+        survey_seconds: float = 0.02,
         max_tables: int = 50_000,
         max_files: int = 500_000,
     ) -> None:
@@ -128,9 +137,9 @@ class IcebergMeasurer:
         measured = self._refresh(tables, problems)
         for position, (table, one) in enumerate(zip(tables, measured, strict=True)):
             if one is not None and position not in problems:
-                rules = Rules.of(policy(table, COMPACTION))
-                if one.rules != rules:
-                    one.judge(rules)
+                given = policy(table, COMPACTION)
+                if one.policy is not given:
+                    one.follow(given)
         self._deepen(tables, measured, problems)
         now = datetime.now(UTC)
         return [

@@ -20,6 +20,9 @@ from aurum_orchestration.errors import CorruptTableError
 EMPTY = "empty"
 """State token of a table without a snapshot."""
 
+MOST_COMMITS = 128
+"""So many of the latest commits are looked at one by one."""
+
 _KEPT_PROPERTIES = re.compile(r"write\.format\.default|encryption\..*|py-io-impl|(?:s3|gcs|adls|hdfs|hf|client)\..*")
 
 
@@ -124,30 +127,34 @@ def _totals(summary: Mapping[str, str], missing: str | None) -> dict[str, float]
 
 
 def _windows(snapshot: Mapping[str, Any], snapshots: list[Mapping[str, Any]]) -> tuple[tuple[int, int], ...]:
-    """Net (files, bytes) of the latest 1, 2, 4, ... commits that are still listed, then of the whole table.
+    """Net (files, bytes) of the latest 1, 2, 4, ... commits that are listed, then of the whole table.
 
     A few files far above the target size can outweigh thousands of tiny ones in the totals; the
     latest commits by themselves show these.
     """
     total = (int(snapshot["summary"]["total-data-files"]), int(snapshot["summary"]["total-files-size"]))
-    if len(snapshots) < 2:
-        return (total,)
-    by_id = {one["snapshot-id"]: one for one in snapshots}
     windows: list[tuple[int, int]] = []
     files = size = count = 0
-    mark = 1
-    at: Mapping[str, Any] | None = snapshot
-    while at is not None and count < len(snapshots):
-        summary = at.get("summary") or {}
-        files += int(summary.get("added-data-files", 0)) - int(summary.get("deleted-data-files", 0))
-        size += int(summary.get("added-files-size", 0)) - int(summary.get("removed-files-size", 0))
+    mark, wanted = 1, snapshot["snapshot-id"]
+    for one in reversed(snapshots):  # parents are listed before their children
+        if one["snapshot-id"] != wanted:
+            continue
+        summary = one.get("summary") or {}
+        if added := summary.get("added-data-files"):
+            files += int(added)
+            size += int(summary.get("added-files-size", 0))
+        if deleted := summary.get("deleted-data-files"):
+            files -= int(deleted)
+            size -= int(summary.get("removed-files-size", 0))
         count += 1
         if count == mark:
-            windows.append((files, size))
+            if files > 1 and size > 0:
+                windows.append((files, size))
+            if mark == MOST_COMMITS:
+                break
             mark *= 2
-        at = by_id.get(at.get("parent-snapshot-id"))
-    windows.append((files, size))
-    return (*(window for window in windows if window[0] > 1 and window[1] > 0), total)
+        wanted = one.get("parent-snapshot-id")
+    return (*windows, total)
 
 
 def columns_of(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ import orjson
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import BadRequestError, NoSuchNamespaceError, NoSuchTableError
-from sqlalchemy import select, text
+from sqlalchemy import or_, select, text
 
 from aurum_orchestration.errors import AurumError, CorruptTableError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
@@ -67,6 +67,7 @@ class SqlSource:
     def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
         self._files = Files(catalog.properties)
+        self._has_views: bool | None = None  # not known yet; catalogs of schema V0 have no views
 
     def changed(
         self, tables: Sequence[TableId], known: Sequence[str | None]
@@ -125,21 +126,18 @@ class SqlSource:
 
     def _locations(self, names: Sequence[str] | None) -> dict[tuple[str, str], str]:
         """(namespace, name) -> metadata location; of all tables, or of those with one of the names."""
-        # `*` because catalogs of schema V0 have no column iceberg_type
-        query = select(text("*")).select_from(IcebergTables).where(IcebergTables.catalog_name == self._catalog.name)
+        columns = [IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location]
+        query = select(*columns).where(IcebergTables.catalog_name == self._catalog.name)
         if names is not None:
             query = query.where(IcebergTables.table_name.in_(names))
         with self._catalog.engine.connect() as connection:
-            rows = connection.execute(query)
-            keys = list(rows.keys())
-            at = [keys.index(key) for key in ("table_namespace", "table_name", "metadata_location")]
-            namespace, name, location = at
-            kind = keys.index("iceberg_type") if "iceberg_type" in keys else None
-            return {
-                (row[namespace], row[name]): row[location] or ""
-                for row in rows.fetchall()
-                if kind is None or row[kind] in (None, "TABLE")
-            }
+            if self._has_views is None:
+                listed = select(text("*")).select_from(IcebergTables).limit(0)
+                self._has_views = "iceberg_type" in connection.execute(listed).keys()  # noqa: SIM118
+            if self._has_views:
+                kind = IcebergTables.iceberg_type
+                query = query.where(or_(kind.is_(None), kind == "TABLE"))
+            return {(str(row[0]), str(row[1])): row[2] or "" for row in connection.execute(query).fetchall()}
 
 
 class LoadingSource:
