@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -21,14 +23,26 @@ from aurum_orchestration.maintenance.interfaces import (
     RunContext,
     TableHealth,
 )
-from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
 
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 
 ENGINES = ("pyiceberg",)
+
+HANDLERS = {
+    "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
+}
+"""The module that plans and executes each operation: ``plan(table, id, parameters)``, ``execution(plan, table)``."""
+
+
+def handler_of(operation: str) -> ModuleType:
+    """The module of an operation. Raises UnsupportedError for one that this engine does not have."""
+    if operation not in HANDLERS:
+        raise UnsupportedError(f"the embedded Iceberg engine has no {operation}", operation=operation)
+    return importlib.import_module(HANDLERS[operation])
 
 
 class IcebergMaintenanceBackend(BaseMaintenanceBackend):
@@ -55,13 +69,14 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     @property
     def supported_operations(self) -> Sequence[OperationType]:
-        """Compaction."""
-        return [OperationType.COMPACTION]
+        """Those that have a handler."""
+        return [OperationType(name) for name in HANDLERS]
 
     async def _create_connection(self) -> Any:
-        return await asyncio.to_thread(lambda: self.catalog)
+        # without a catalog there is nothing to reach yet; what needs it says so
+        return await asyncio.to_thread(lambda: self.catalog) if "catalog" in self.config else self.config
 
-    async def _close_connection(self, connection: Any) -> None:
+    async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the catalog is kept here
         with self._opening:
             opened, self._opened, self._measurer = self._opened, None, None
         if opened is not None:
@@ -76,7 +91,10 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
             if self._opened is None:
                 properties = self.config.get("catalog")
                 if properties is None:
-                    raise ConfigurationError(f"backend {self.name} has no 'catalog' in its configuration")
+                    raise ConfigurationError(
+                        f"backend {self.name} has no 'catalog' in its configuration",
+                        hint="Give it the PyIceberg properties of its catalog, e.g. catalog: {type: sql, uri: ...}.",
+                    )
                 self._opened = open_catalog(self.name, properties)
             return self._opened
 
@@ -98,25 +116,22 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return measurer.measure(tables, policy)
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
-        """Plan a compaction from the table's manifests."""
-        from aurum_orchestration.maintenance.backends.iceberg.compact.plan import plan_compaction
-        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table, read_state
-        from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
-
-        if operation != OperationType.COMPACTION or not isinstance(parameters, CompactionParameters):
-            raise UnsupportedError(f"the embedded Iceberg engine has no {operation}", operation=operation)
-        loaded = load_table(self.catalog, table)
-        return plan_compaction(read_state(loaded, EntryReader(loaded.io)), table, parameters)
+        """Plan an operation from the table's metadata."""
+        handler = handler_of(operation)
+        plan: MaintenancePlan = handler.plan(self._load(table), table, parameters)
+        return plan
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
-        """The groups of a compaction plan."""
-        from aurum_orchestration.maintenance.backends.iceberg.compact.execute import CompactionExecution
-        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table, read_state
-        from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+        """The steps of a plan, on the table as it is now."""
+        handler = handler_of(plan.operation)
+        run.check()
+        execution: PlanExecution = handler.execution(plan, self._load(TableId.parse(plan.table)))
+        return execution
 
-        loaded = load_table(self.catalog, TableId.parse(plan.table))
-        reader = EntryReader(loaded.io)
-        return CompactionExecution(plan, read_state(loaded, reader), reader)
+    def _load(self, table: TableId) -> Table:
+        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table
+
+        return load_table(self.catalog, table)
 
     async def execute_iceberg_operation(self, operation: str, table: str, **parameters: Any) -> dict[str, Any]:
         """Run one of the plain functions of :mod:`aurum_orchestration.maintenance.iceberg` on this catalog.

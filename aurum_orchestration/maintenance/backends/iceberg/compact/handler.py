@@ -1,0 +1,24 @@
+"""Compaction as the backend calls it."""
+
+from __future__ import annotations
+
+from pyiceberg.table import Table
+
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.compact.execute import CompactionExecution
+from aurum_orchestration.maintenance.backends.iceberg.compact.plan import plan_compaction
+from aurum_orchestration.maintenance.backends.iceberg.compact.state import read_state
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan
+from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+
+
+def plan(table: Table, table_id: TableId, parameters: CompactionParameters) -> MaintenancePlan:
+    """The groups to rewrite. Raises UnsupportedError with the reason when the table cannot be rewritten safely."""
+    return plan_compaction(read_state(table, EntryReader(table.io)), table_id, parameters)
+
+
+def execution(plan: MaintenancePlan, table: Table) -> CompactionExecution:
+    """The groups of a plan, ready to stage."""
+    reader = EntryReader(table.io)
+    return CompactionExecution(plan, read_state(table, reader), reader)
