@@ -32,7 +32,7 @@ Carry = Callable[[Request, Callable[[MaintenanceResult], None]], Awaitable[objec
 
 async def as_they_end(
     requests: Sequence[Request], carry: Carry, gate: Callable[[str], asyncio.Semaphore]
-) -> AsyncGenerator[tuple[int, MaintenanceResult]]:
+) -> AsyncGenerator[tuple[int, MaintenanceResult], None]:
     """Carry all out and yield (position in ``requests``, result) as they end.
 
     Requests for the same table run in the order given. Closing the iterator early cancels what runs and

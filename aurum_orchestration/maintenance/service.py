@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -97,7 +97,9 @@ class MaintenanceService:
 
                 registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
                 models = {**builtin_policy_models(), **registered}
-                self._fleet = load_fleet(settings=self.settings, policy_models=models)
+                self._fleet = load_fleet(
+                    settings=self.settings, policy_models=models, backend_types=MaintenanceFactory.backends()
+                )
             return self._fleet
 
     @property
@@ -185,7 +187,7 @@ class MaintenanceService:
 
     async def stream_batch_maintenance(
         self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]
-    ) -> AsyncIterator[MaintenanceResult]:
+    ) -> AsyncGenerator[MaintenanceResult, None]:
         """As :meth:`execute_batch_maintenance`, but results come as they end. Leaving early cancels the rest."""
         carry = partial(self._carry, progress=None)
         async with aclosing(as_they_end(self._understood_all(operations), carry, self.backends.gate)) as ended:

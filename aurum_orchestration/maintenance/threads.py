@@ -76,14 +76,15 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     The loop lives in a thread of its own, so that an interrupt (Ctrl-C, a signal handler that raises)
     reaches the caller: it cancels the coroutine, waits until that has cleaned up, and goes on.
     """
-    ready = threading.Event()
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
+    interrupted = threading.Event()
 
     async def main() -> T:
         task = asyncio.ensure_future(coroutine)
         running.append((asyncio.get_running_loop(), task))
-        ready.set()
+        if interrupted.is_set():
+            task.cancel()
         return await task
 
     def work() -> None:
@@ -92,15 +93,16 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="run_sync", daemon=True).start()
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="run_sync", daemon=True)
     try:
+        thread.start()
         concurrent.futures.wait([outcome])
     except BaseException:
-        ready.wait()
-        loop, task = running[0]
-        with contextlib.suppress(RuntimeError):  # it ended in the meantime
-            loop.call_soon_threadsafe(task.cancel)
-        concurrent.futures.wait([outcome])
+        interrupted.set()  # before looking: what starts later sees it
+        for loop, task in running:
+            with contextlib.suppress(RuntimeError):  # it ended in the meantime
+                loop.call_soon_threadsafe(task.cancel)
+        if thread.ident is not None:
+            concurrent.futures.wait([outcome])
         raise
     return outcome.result()

@@ -36,7 +36,7 @@ from aurum_orchestration.maintenance.interfaces import (
     Verification,
 )
 
-Hook = Callable[[int, RunContext], None]
+Hook = Callable[[int, RunContext], object]
 GROUP = 4
 """Files merged into one by a step."""
 
@@ -199,7 +199,9 @@ class FilesBackend(BaseMaintenanceBackend):
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
         self.reach("discover")
-        ids = [TableId(self.name, (path.parent.parent.name, path.parent.name)) for path in self.root.glob("*/*/CURRENT")]
+        ids = [
+            TableId(self.name, (path.parent.parent.name, path.parent.name)) for path in self.root.glob("*/*/CURRENT")
+        ]
         return [DiscoveredTable(table, "files") for table in sorted(ids) if discovered_by(patterns, table)]
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
@@ -211,7 +213,9 @@ class FilesBackend(BaseMaintenanceBackend):
         excess = sum(len(group) - 1 for group in _groups(files))
         size = sum((self.table(table).folder / name).stat().st_size for name in files)
         metrics = {"data_files": len(files), "small_files": len(files), "data_bytes": size, "excess_files": excess}
-        return TableHealth(table, self.name, hashlib.sha256(repr(files).encode()).hexdigest(), datetime.now(UTC), metrics)
+        return TableHealth(
+            table, self.name, hashlib.sha256(repr(files).encode()).hexdigest(), datetime.now(UTC), metrics
+        )
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         self.planned += 1

@@ -249,7 +249,7 @@ async def test_the_heartbeat_keeps_a_short_lease_through_a_long_stage(
 ) -> None:
     make_table(4)
     executor = MaintenanceExecutor(history, who="tester", lease_ttl=timedelta(seconds=0.3))
-    expiries = set()
+    expiries: set[object] = set()
 
     def long_stage(_: int, __: RunContext) -> None:
         waited = threading.Event()
