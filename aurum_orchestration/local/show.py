@@ -67,13 +67,12 @@ def answers_table(before: Sequence[Answer], after: Sequence[Answer]) -> Renderab
     """The questions, what they took, and what was found."""
     table = _table("QUESTION", "BEFORE", "AFTER", "FASTER", "ANSWER", prose=1)
     for old, new in zip(before, after, strict=True):
-        found = "; ".join(" ".join(str(value) for value in row) for row in new.rows)
         table.add_row(
             old.question,
             f"{old.seconds:.2f} s",
             f"{new.seconds:.2f} s",
             Text(f"{old.seconds / new.seconds:.0f} x", style="green"),
-            Text(found, style="dim"),
+            Text(new.text, style="dim"),
         )
     return table
 
@@ -134,7 +133,7 @@ def save_picture(path: Path, title: str, *parts: RenderableType) -> None:
         recorder = Console(record=True, file=plain, width=WIDTH, highlight=False, force_terminal=True)
         recorder.print(Group(*parts))
     path.with_suffix(".txt").unlink()
-    own_fonts = re.sub(r"@font-face \{\{.*?\}\}\n\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    own_fonts = re.sub(r"@font-face \{\{.*?\}\}\n\s*|<!--.*?-->\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     recorder.save_svg(str(path), title=title, code_format=own_fonts)
 
 

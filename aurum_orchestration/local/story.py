@@ -151,7 +151,7 @@ class Story:
         changed = [one.table for one in outcomes if not one.kept]
         if changed:
             raise VerificationError(f"the rows of {', '.join(changed)} are not the same as before")
-        different = [old.question for old, new in zip(before, after, strict=True) if old.rows != new.rows]
+        different = [old.question for old, new in zip(before, after, strict=True) if old.text != new.text]
         if different:
             raise VerificationError(f"answers changed: {' '.join(different)}")
         rows = sum(one.after.rows for one in outcomes)

@@ -24,7 +24,7 @@ from aurum_orchestration.local.proof import contents
 from aurum_orchestration.local.questions import QUESTIONS, Question, Scan, ask
 from aurum_orchestration.local.streaming import Stream, replay
 
-DAYS = 5
+DAYS = 20
 END = datetime(2013, 1, 1 + DAYS, tzinfo=UTC)
 Told = list[tuple[str, int, int]]
 
@@ -170,9 +170,13 @@ def test_the_proof_notices_a_change_and_nothing_else(empty: SqlCatalog, change: 
 def test_a_question_is_answered_from_what_it_scans(empty: SqlCatalog) -> None:
     rows = pa.table({"carrier": ["AA", "B6", "UA"], "name": ["American", "JetBlue", "United"]})
     empty.create_table((NAMESPACE, "airlines"), schema=nyc2013.SCHEMAS["airlines"]).append(rows)
-    question = Question("Who?", {"airlines": Scan(("name",), "carrier > 'AA'")}, "SELECT * FROM airlines ORDER BY ALL")
+    question = Question(
+        "Who?",
+        {"airlines": Scan(("name",), "carrier > 'AA'")},
+        "SELECT string_agg(name, '+' ORDER BY name) FROM airlines",
+    )
     answer = ask(empty, question)
-    assert (answer.question, answer.rows) == ("Who?", [("JetBlue",), ("United",)])
+    assert (answer.question, answer.text) == ("Who?", "JetBlue+United")
     assert answer.seconds > 0
 
 
@@ -184,6 +188,6 @@ def test_the_demos_questions_have_the_answers_of_the_source(lake: SqlCatalog) ->
         with duckdb.connect() as connection:
             for name in question.scans:
                 connection.register(name, source_rows(name))
-            expected = connection.execute(question.sql).fetchall()
-        assert ask(lake, question).rows == expected
-        assert expected
+            [(expected,)] = connection.execute(question.sql).fetchall()
+        assert " min" in expected
+        assert ask(lake, question).text == expected
