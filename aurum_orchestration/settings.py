@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -44,7 +45,7 @@ class AurumSettings(BaseSettings):
     )
     fleet: Path = Field(default=Path("fleet.yaml"), validate_default=True, description="The fleet file.")
     history_url: str = Field(
-        default_factory=lambda known: f"sqlite:///{known['home'] / 'history.db'}" if "home" in known else "",
+        default_factory=lambda known: f"sqlite:///{quote(str(known['home']))}/history.db" if "home" in known else "",
         description="SQLAlchemy URL of the history store; default: a SQLite file in the home.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(

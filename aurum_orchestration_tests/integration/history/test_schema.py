@@ -19,6 +19,7 @@ from aurum_orchestration.errors import HistoryUnavailableError
 from aurum_orchestration.history import History
 from aurum_orchestration.history.migrate import MIGRATIONS
 from aurum_orchestration.history.schema import HEAD, VERSION_TABLE, metadata
+from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, NOON, ended, point
 
 
@@ -192,3 +193,11 @@ def test_nothing_is_left_beside_the_file(sqlite_store: str) -> None:
         assert len(history.operations()) == 1
     file = Path(sqlite_store.removeprefix("sqlite:///"))
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_home_with_odd_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AURUM_HISTORY_URL", raising=False)
+    folder = tmp_path / "a b%20#ü'\"&=?:@\\"
+    with History(AurumSettings(home=folder).history_url) as history:
+        history.record(ended(), who="maria")
+    assert [file.name for file in folder.iterdir()] == ["history.db"]
