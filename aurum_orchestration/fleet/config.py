@@ -47,12 +47,13 @@ class BackendConfig(BaseModel):
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Fields as printed: without secrets, which the environment put into connection keys."""
-        return [(key, _Redacted(value)) for key, value in super().__repr_args__()]
+        return [(key, _Redacted(key or "", value)) for key, value in super().__repr_args__()]
 
 
 class _Redacted:
-    def __init__(self, value: Any) -> None:
-        self._text = redact(repr(value))
+    def __init__(self, key: str, value: Any) -> None:
+        # what is a secret shows in its key
+        self._text = redact(f"{key}={value!r}").removeprefix(f"{key}=")
 
     def __repr__(self) -> str:
         return self._text

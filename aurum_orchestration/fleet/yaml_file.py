@@ -62,14 +62,15 @@ class YamlFile:
             self.data = self._value(root, ()) if root is not None else None
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._lines[()] = mark.line + 1 if mark else 1
+            if mark:
+                self._lines[()] = min(mark.line + 1, text.count("\n") + 1)
             told = " ".join(part for part in (error.context, error.problem) if part)
             hint = "A value with ${...} in it, within {} or [], has to be in quotes." if "${" in text else None
             self.problems.append(Problem((), f"this is not YAML: {told}", hint))
         except yaml.YAMLError as error:
             self.problems.append(Problem((), f"this is not YAML: {error}"))
         except RecursionError:
-            self.problems.append(Problem((), "it is nested too deeply, or refers to itself"))
+            self.problems.append(Problem((), "it is nested too deeply"))
 
     def line(self, key: Key) -> int:
         """The line, from 1, where a key stands; of what it would stand in when it is not in the file."""
