@@ -12,7 +12,7 @@ import dagster as dg
 from aurum_orchestration.dagster_edge.config import HealthConfig, OperationConfig, operation_config
 from aurum_orchestration.dagster_edge.naming import OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
-from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, operations_log, run_metadata
+from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, operations_log, run_metadata, told
 from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.streaming import stream
 from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, OperationRequest, maintain, measure
@@ -115,7 +115,7 @@ def _measure(context: dg.OpExecutionContext, config: HealthConfig) -> Events:
         "tables_failed": dg.MetadataValue.int(len(bad)),
     }
     if bad:
-        named = "; ".join(f"{health.table}: {health.problem.detail}" for health in bad[:20] if health.problem)
+        named = "; ".join(f"{health.table}: {told(health.problem)}" for health in bad[:20] if health.problem)
         text = f"{len(bad)} of {len(measured)} tables could not be measured, the others are done. {named}"
         raise dg.Failure(text, metadata=metadata, allow_retries=False)
     yield dg.Output(None, metadata=metadata)
@@ -131,10 +131,8 @@ def _told(items: Iterator[Note | Ended | Measured]) -> Iterator[Note | Ended | M
     try:
         yield from items
     except AurumError as error:
-        problem = error.problem()
-        text = f"{problem.detail} {problem.hint or ''}".strip()
-        metadata = {"problem": dg.MetadataValue.json(problem.model_dump(mode="json"))}
-        raise dg.Failure(text, metadata=metadata, allow_retries=False) from error
+        metadata = {"problem": dg.MetadataValue.json(error.problem().model_dump(mode="json"))}
+        raise dg.Failure(told(error), metadata=metadata, allow_retries=False) from error
 
 
 def _say(context: dg.OpExecutionContext, note: Note, notes: list[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from aurum_orchestration.errors import AurumError, ProblemDetail
 from aurum_orchestration.maintenance.interfaces import Decision, MaintenanceResult, MaintenanceStatus, TableHealth
 
 MOST_ROWS = 300
@@ -79,6 +80,12 @@ def _worst_first(results: Sequence[MaintenanceResult]) -> list[MaintenanceResult
     return sorted(results, key=lambda result: (_rank(result.status), result.config.target_table))
 
 
+def told(problem: ProblemDetail | AurumError) -> str:
+    """What happened and what to do, in one line."""
+    text = problem.detail or problem.title
+    return f"{text.rstrip('.')}. {problem.hint}" if problem.hint else text
+
+
 def _operation_row(result: MaintenanceResult) -> list[str]:
     before, after = result.metrics.get("files_rewritten"), result.metrics.get("files_added")
     files = f"{before:,.0f} → {after or 0:,.0f}" if before else ""
@@ -92,18 +99,16 @@ def _operation_row(result: MaintenanceResult) -> list[str]:
 
 def _health_row(health: TableHealth, debt: float, decisions: Sequence[Decision]) -> list[str]:
     if health.problem is not None:
-        return [str(health.table), "", "**not measured**", health.problem.detail or health.problem.title]
+        return [str(health.table), "", "**not measured**", told(health.problem)]
     first = decisions[0] if decisions else None
     needs = first.operation if first and first.act else "nothing"
     return [str(health.table), f"{debt:.1f}", needs, first.reason if first else ""]
 
 
 def _why(result: MaintenanceResult) -> str:
-    problem = result.problem
-    if problem is None:
-        return "; ".join([result.reason, *result.warnings])
-    text = problem.detail or problem.title
-    return f"{text} ({problem.hint})" if problem.hint else text
+    if result.problem is not None:
+        return told(result.problem)
+    return "; ".join([result.reason, *result.warnings])
 
 
 def _summary(results: Sequence[MaintenanceResult]) -> str:

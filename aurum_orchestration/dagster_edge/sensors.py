@@ -26,6 +26,7 @@ from aurum_orchestration.dagster_edge.naming import (
     digest,
     tag_value,
 )
+from aurum_orchestration.dagster_edge.report import told
 from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.tick import Batch, plan_tick
 from aurum_orchestration.errors import AurumError
@@ -73,7 +74,7 @@ def _sensed(service: MaintenanceService, backend: str) -> list[str]:
     try:
         supported = {str(operation) for operation in service.backends.get(backend).supported_operations}
     except AurumError as error:
-        _log.warning("backend %s: %s %s", backend, error.detail, error.hint or "")
+        _log.warning("backend %s has no sensor: %s", backend, told(error))
         return []
     return [operation for operation in TRIGGERS if operation in supported]
 
@@ -107,7 +108,7 @@ def maintenance_sensor(
                 batch_size=batch_size,
             )
         except AurumError as error:
-            return dg.SkipReason(f"backend {backend}: {error.detail} {error.hint or ''}".strip())
+            return dg.SkipReason(f"backend {backend}: {told(error)}")
         context.update_cursor(str(tick.cursor))
         if not tick.batches:
             return dg.SkipReason(tick.summary)

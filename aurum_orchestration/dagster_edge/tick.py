@@ -8,6 +8,7 @@ from datetime import datetime
 
 from aurum_orchestration.dagster_edge.cursor import Cursor
 from aurum_orchestration.dagster_edge.naming import digest
+from aurum_orchestration.dagster_edge.report import told
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, TableHealth
 from aurum_orchestration.maintenance.planner.decide import closest
@@ -100,26 +101,21 @@ def _summary(
 ) -> str:
     problems = [(health.table, health.problem) for health, _, _ in examined if health.problem is not None]
     if problems and len(problems) == len(examined):
-        problem = problems[0][1]
-        text = f"{count(len(examined), 'table')}, none could be measured: {problem.detail or problem.title}"
-        return f"{text} {problem.hint or ''}".rstrip()
-    told = [f"{count(len(examined), 'table')} looked at"]
+        return f"{count(len(examined), 'table')}, none could be measured: {told(problems[0][1])}"
+    parts = [f"{count(len(examined), 'table')} looked at"]
     if fresh:
-        told.append(f"{operation} requested for {len(fresh):,}, first {_named(fresh[0])}")
+        parts.append(f"{operation} requested for {len(fresh):,}, first {_named(fresh[0])}")
     if waiting:
-        told.append(f"{len(waiting):,} in need with a run requested or in progress, first {_named(waiting[0])}")
+        parts.append(f"{len(waiting):,} in need with a run requested or in progress, first {_named(waiting[0])}")
     if not fresh and not waiting:
-        told.append(f"none needs {operation} now")
+        parts.append(f"none needs {operation} now")
     nearest = closest(idle)
     if nearest is not None and not fresh:
-        told.append(f"closest: {_named(nearest)}")
+        parts.append(f"closest: {_named(nearest)}")
     if problems:
         table, problem = problems[0]
-        told.append(
-            f"{len(problems):,} could not be measured, first {table}: {problem.detail or problem.title}"
-            f" {problem.hint or ''}".rstrip()
-        )
-    return "; ".join(told)
+        parts.append(f"{len(problems):,} could not be measured, first {table}: {told(problem)}")
+    return "; ".join(parts)
 
 
 def _named(decision: Decision) -> str:

@@ -1,4 +1,4 @@
-"""What the jobs ask of the service, as coroutines that emit what is worth showing while they work. No Dagster here."""
+"""What the jobs ask of the service, as coroutines that emit what is worth showing while they work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aurum_orchestration.dagster_edge.report import told
 from aurum_orchestration.errors import AurumError, UnknownNameError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import HealthPoint
@@ -131,7 +132,7 @@ async def _means_something(service: MaintenanceService, glob: str, emit: Emit) -
     try:
         await service.tables([glob])
     except UnknownNameError as error:
-        emit(Note(f"{error.detail}. {error.hint or ''}".strip()))
+        emit(Note(told(error)))
         return False
     except AurumError as error:
         _log.info("tables of %s are not listed: %s", glob, error)
@@ -162,7 +163,7 @@ async def _after(service: MaintenanceService, tables: Sequence[str], emit: Emit)
     try:
         examined = [one for one in await service.health(tables) if one[0].problem is None]
     except AurumError as error:
-        emit(Note(f"not measured after the operation: {error.detail}"))
+        emit(Note(f"not measured after the operation: {told(error)}"))
         return {}
     await _record(service, examined, emit)
     return {str(health.table): (health, debt, decisions) for health, debt, decisions in examined}
@@ -179,7 +180,7 @@ async def _record(service: MaintenanceService, examined: Sequence[Examined], emi
     try:
         await in_thread(service.history.record_health, points)
     except AurumError as error:
-        emit(Note(f"the health series has a gap: {error.detail}"))
+        emit(Note(f"the health series has a gap: {told(error)}"))
 
 
 class _Progress:

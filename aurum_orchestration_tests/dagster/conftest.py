@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
@@ -17,6 +17,14 @@ from aurum_orchestration.fleet import load_fleet
 from aurum_orchestration.history import History
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.lake import FIRST, append_small_files, build_lake, lake_catalog
+
+
+class Ticked(NamedTuple):
+    """What a tick of a sensor came to."""
+
+    run_requests: list[dg.RunRequest]
+    skip_message: str
+    cursor: str | None
 
 
 @dataclass
@@ -36,12 +44,14 @@ class Location:
             run_config={"ops": {job: {"config": config}}}, instance=self.instance, raise_on_error=False
         )
 
-    def tick(self, cursor: str | None = None, sensor: str = "compaction_lake", **sensor_options: Any) -> Any:
-        definitions = self.definitions()
+    def tick(self, cursor: str | None = None, sensor: str = "compaction_lake") -> Ticked:
+        repository = self.definitions().get_repository_def()
+        resources = repository.get_top_level_resources()
         with dg.build_sensor_context(
-            instance=self.instance, cursor=cursor, definitions=definitions, sensor_name=sensor
+            instance=self.instance, cursor=cursor, repository_def=repository, resources=resources
         ) as context:
-            return definitions.get_repository_def().get_sensor_def(sensor).evaluate_tick(context)
+            data = repository.get_sensor_def(sensor).evaluate_tick(context)
+        return Ticked(list(data.run_requests or []), data.skip_message or "", data.cursor)
 
     @property
     def history(self) -> History:
@@ -58,7 +68,9 @@ class Location:
         """The current snapshot of each table."""
         with closing(self.catalog()) as catalog:
             names = catalog.list_tables("market")
-            return {name[-1]: getattr(catalog.load_table(name).current_snapshot(), "snapshot_id", None) for name in names}
+            return {
+                name[-1]: getattr(catalog.load_table(name).current_snapshot(), "snapshot_id", None) for name in names
+            }
 
 
 @pytest.fixture
