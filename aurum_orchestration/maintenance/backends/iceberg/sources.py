@@ -6,11 +6,10 @@ is read. Every other catalog is asked table by table, several at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol
 
-import orjson
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import BadRequestError, NoSuchNamespaceError, NoSuchTableError
@@ -20,7 +19,7 @@ from aurum_orchestration.errors import AurumError, CorruptTableError, TableNotFo
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.failures import translate
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
-from aurum_orchestration.maintenance.backends.iceberg.metadata import columns_of, parse_metadata
+from aurum_orchestration.maintenance.backends.iceberg.metadata import Metadata, columns_of, parse_metadata
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
 KIND = "iceberg"
@@ -30,10 +29,10 @@ FEW = 100
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A table's current metadata: where it is, its JSON, its size on storage if known, how its files are read."""
+    """A table's current metadata: where it is, what it says, its size on storage if known, how its files are read."""
 
     location: str
-    metadata: Mapping[str, Any]
+    metadata: Metadata
     size: int | None
     files: Files
 
@@ -156,7 +155,7 @@ class LoadingSource:
                 loaded = self._catalog.load_table(tables[position].parts)
                 if loaded.metadata_location == known[position]:
                     return position, None
-                metadata = orjson.loads(loaded.metadata.model_dump_json(by_alias=True))
+                metadata = parse_metadata(loaded.metadata.model_dump_json().encode())
                 return position, Opened(
                     loaded.metadata_location, metadata, None, Files(loaded.io.properties, loaded.io)
                 )
@@ -204,11 +203,6 @@ def _key(table: TableId) -> tuple[str, str]:
 def _described(table: TableId, opened: Opened | AurumError) -> DiscoveredTable:
     if isinstance(opened, AurumError):
         return DiscoveredTable(table, KIND)
-    properties = cast("Mapping[str, str]", opened.metadata.get("properties") or {})
-    return DiscoveredTable(
-        table,
-        KIND,
-        location=str(opened.metadata.get("location", "")),
-        comment=properties.get("comment", ""),
-        columns=columns_of(opened.metadata),
-    )
+    metadata = opened.metadata
+    comment = str((metadata.properties or {}).get("comment", ""))
+    return DiscoveredTable(table, KIND, metadata.location, comment, columns_of(metadata))
