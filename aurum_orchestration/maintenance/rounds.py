@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from aurum_orchestration.errors import ProblemDetail
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import (
     Decision,
@@ -52,9 +53,7 @@ def choose(
     for health, _, decisions in examined:
         if health.problem is not None:
             failed.extend(
-                _answer(request(decision), health.backend, MaintenanceStatus.FAILED, decision.reason).model_copy(
-                    update={"problem": health.problem}
-                )
+                _answer(request(decision), health.backend, MaintenanceStatus.FAILED, decision.reason, health.problem)
                 for decision in (decisions if named else decisions[:1])
             )
             continue
@@ -96,8 +95,20 @@ def overriding(
     return lookup
 
 
-def _answer(config: MaintenanceConfig, backend: str, status: MaintenanceStatus, reason: str) -> MaintenanceResult:
+def _answer(
+    config: MaintenanceConfig,
+    backend: str,
+    status: MaintenanceStatus,
+    reason: str,
+    problem: ProblemDetail | None = None,
+) -> MaintenanceResult:
     now = datetime.now(UTC)
     return MaintenanceResult(
-        config=config, backend=backend, status=status, reason=reason, started_at=now, finished_at=now
+        config=config,
+        backend=backend,
+        status=status,
+        reason=reason,
+        problem=problem and problem.model_copy(update={"operation": str(config.operation_type)}),
+        started_at=now,
+        finished_at=now,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -227,8 +228,8 @@ class MaintenanceService:
 
     async def status(self, tables: Sequence[str] = (), operations: Sequence[str] = ()) -> list[TableStatus]:
         """What ``aurum status`` prints: :meth:`health` as shapes."""
-        named = self._operations(operations)
-        return [TableStatus.of(*one) for one in await self.health(tables, list(named) or None)]
+        self._operations(operations)
+        return [TableStatus.of(*one) for one in await self.health(tables, [str(name) for name in operations] or None)]
 
     async def maintain(
         self,
@@ -249,11 +250,11 @@ class MaintenanceService:
         first, then what was skipped, then what could not be measured (``failed``). When cancelled, what
         runs ends as ``cancelled``, told to ``on_result``.
         """
-        named = self._operations(operations)
+        named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
-        considered = named or self._planned_operations()
-        policy = overriding(self.fleet.policy, considered, given, named=bool(named))
-        examined = await self._examine(tables, list(considered), policy, remember=not dry_run)
+        considered = named or list(TRIGGERS)
+        policy = overriding(self.fleet.policy, self._operations(considered), given, named=bool(named))
+        examined = await self._examine(tables, considered, policy, remember=not dry_run)
 
         def request(decision: Decision) -> MaintenanceConfig:
             return MaintenanceConfig(
@@ -318,11 +319,13 @@ class MaintenanceService:
             _log.warning("decisions are made without the history (no cooldown, no back-off): %s", error)
             return {}
 
-    def _planned_operations(self) -> dict[str, BaseMaintenanceOperation]:
-        return {name: MaintenanceFactory.create_operation(name) for name in TRIGGERS}
-
     def _operations(self, names: Sequence[OperationType | str]) -> dict[str, BaseMaintenanceOperation]:
-        return {str(name): MaintenanceFactory.create_operation(name) for name in names}
+        """Those that are implemented; the others are answered as skipped. Raises UnknownNameError."""
+        known: dict[str, BaseMaintenanceOperation] = {}
+        for name in names:
+            with contextlib.suppress(UnsupportedError):
+                known[str(name)] = MaintenanceFactory.create_operation(name)
+        return known
 
     def _understood_all(self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]) -> list[Request]:
         return [self._understood(given) for given in operations]

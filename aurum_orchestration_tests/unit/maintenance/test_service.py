@@ -392,6 +392,16 @@ async def test_parameters_go_before_the_policy_when_deciding_too(lake: Lake) -> 
         await lake.service.maintain(operations=["compaction"], parameters={"target": 7})
 
 
+async def test_a_named_operation_that_nothing_implements_is_skipped_for_each_table(lake: Lake) -> None:
+    lake.table("a", 8)
+    lake.table("b", 8)
+    results = await lake.service.maintain(["disk.**"], ["reindex"])
+    assert statuses(results) == [("disk.ns.a", "skipped"), ("disk.ns.b", "skipped")]
+    assert results[0].reason == "reindex is not available in this version"
+    with pytest.raises(UnknownNameError):
+        await lake.service.maintain(operations=["reindx"])
+
+
 async def test_what_the_budget_cuts_is_skipped_with_the_reason(lake: Lake) -> None:
     lake.table("a", 8)
     lake.table("b", 20)
