@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from aurum_orchestration.fleet.problems import Key
 from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import (
     TableId,
-    check_glob,
     discovered_by,
     literal_id,
     literal_prefix,
@@ -136,20 +135,22 @@ class Fleet:
         Raises UnknownNameError, with the nearest name, when a glob matches none; RequestError when one
         is not well formed.
         """
-        known = list(dict.fromkeys(tables))
+        known = dict.fromkeys(tables)
         if not globs:
-            return known
+            return list(known)
         chosen: set[TableId] = set()
         for glob in globs:
             found = _matching(glob, known)
             if not found:
-                raise UnknownNameError(f"{glob!r} matches no table", hint=_nearest_table(glob, known))
+                raise UnknownNameError(f"{glob!r} matches no table", hint=_nearest_table(glob, list(known)))
             chosen.update(found)
         return [table for table in known if table in chosen]
 
 
-def _matching(glob: str, tables: Iterable[TableId]) -> list[TableId]:
-    check_glob(glob)
+def _matching(glob: str, tables: Collection[TableId]) -> list[TableId]:
+    only = literal_id(glob)
+    if only is not None:  # thousands of ids may be asked for among thousands of tables
+        return [only] if only in tables else []
     return [table for table in tables if matches(glob, table)]
 
 
