@@ -21,12 +21,13 @@ $(STAMP): constraints/base.txt pyproject.toml
 	@tools/setup $(PYTHON)
 	@touch $@
 
-demo: $(STAMP) ## Build a lake of real flights in .aurum, let Dagster find and compact its sick tables, show the proof.
-	@$(BIN)/python -m aurum_orchestration.local.demo
+demo: $(STAMP) ## Build a lake of real flights in .aurum; let Dagster find and compact its sick tables; show the proof.
+	@$(BIN)/python -m aurum_orchestration.local.demo $(if $(DAYS),--days $(DAYS))
 
-ui: $(STAMP) ## Open Dagster on the demo's lake (stop with Ctrl-C). Runs the demo first when there is none.
-	@test -f $(DEMO)/demo.json || $(BIN)/python -m aurum_orchestration.local.demo
-	@$(BIN)/python -m aurum_orchestration.local.ui
+ui: $(STAMP) ## Open Dagster on the demo's lake at localhost:3000 (PORT=n for another; Ctrl-C ends it).
+	@test -f $(DEMO)/demo.json || $(MAKE) demo
+	@cd $(DEMO) && AURUM_HOME=$$PWD AURUM_FLEET=$(CURDIR)/fleet.yaml DAGSTER_HOME=$$PWD/dagster \
+	  PYTHONWARNINGS='ignore:Function' $(CURDIR)/$(BIN)/dagster dev --workspace ../workspace.yaml --port $(or $(PORT),3000)
 
 test: $(STAMP) ## Run the tests with coverage, and hold the coverage floors.
 	@rm -f .coverage .coverage.*

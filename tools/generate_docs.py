@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import runpy
+import json
 import sys
 from pathlib import Path
 
-from aurum_orchestration.cli import reference
+from aurum_orchestration.cli.reference import pages
+from aurum_orchestration.fleet.schema import fleet_schema
+from aurum_orchestration.maintenance.metrics import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {
-    "docs/metrics.md": "aurum_orchestration.maintenance.metrics",
-    "docs/reference/fleet.schema.json": "aurum_orchestration.fleet.schema",
-}
-"""Page -> the module that prints it when run."""
 
 
-def printed(module: str) -> str:
-    """What the module prints."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        runpy.run_module(module, run_name="__main__")
-    return output.getvalue()
+def generated() -> dict[str, str]:
+    """Path of every generated page, and its text."""
+    schema = json.dumps(fleet_schema(), indent=2, ensure_ascii=False) + "\n"
+    return {"docs/metrics.md": metrics_page(), "docs/reference/fleet.schema.json": schema, **pages()}
 
 
 def main() -> int:
@@ -33,8 +26,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a page differs")
     check = parser.parse_args().check
     stale = []
-    texts = {page: printed(module) for page, module in PAGES.items()} | reference.pages()
-    for page, text in texts.items():
+    for page, text in generated().items():
         path = ROOT / page
         if path.exists() and path.read_text() == text:
             continue
