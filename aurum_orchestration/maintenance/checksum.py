@@ -235,34 +235,44 @@ def _powers(count: int) -> U64:
 
 
 def _hash_bytes(buffer: pa.Buffer | None, offsets: npt.NDArray[np.int64]) -> U64:
-    """Strings of bytes, eight bytes a step over all strings at once, the length mixed in."""
-    lengths = np.diff(offsets)
-    sums = lengths.astype(np.uint64) * _STEP
-    if buffer is None or len(lengths) == 0 or int(offsets[-1]) == int(offsets[0]):
-        _finalize(sums, np.empty_like(sums))
-        return sums
-    first = int(offsets[0]) // 8 * 8
-    data = np.frombuffer(buffer, np.uint8)[first : int(offsets[-1])]
-    words = np.zeros(len(data) // 8 + 2, np.uint64)
-    words.view(np.uint8)[: len(data)] = data
-    starts = offsets[:-1] - first
-    for position in range(-(-int(lengths.max()) // 8)):
-        left = lengths - position * 8
-        alive = np.flatnonzero(left > 0) if position else None
-        where = starts if alive is None else starts[alive]
-        rest = left if alive is None else left[alive]
-        at = where + position * 8
-        index, shift = at >> 3, ((at & 7) << 3).astype(np.uint64)
-        word = words[np.minimum(index, len(words) - 2)] >> shift
-        word |= (words[np.minimum(index, len(words) - 2) + 1] << _ONE) << (_SIXTY_THREE - shift)
-        keep = np.minimum(np.maximum(rest, 0), 8).astype(np.uint64) * _EIGHT
-        # shifts by 64 are undefined, so the mask is made in two steps
-        word &= ~((~np.uint64(0) << np.maximum(keep, _ONE) - _ONE) << _ONE) * (keep > 0)
-        if alive is None:
-            sums = (sums ^ word) * _MIX
-            sums ^= sums >> _S32
-        else:
-            mixed = (sums[alive] ^ word) * _MIX
-            mixed ^= mixed >> _S32
-            sums[alive] = mixed
+    """Strings of bytes: their length, then eight bytes a step with zeros after the last."""
+    sums = np.diff(offsets).astype(np.uint64) * _STEP
+    data = np.frombuffer(buffer if buffer is not None else b"", np.uint8)
+    for start in range(0, len(sums), _BLOCK):
+        stop = min(start + _BLOCK, len(sums))
+        _mix_strings(data, offsets[start : stop + 1], sums[start:stop])
+    _finalize(sums, np.empty_like(sums))
     return sums
+
+
+def _mix_strings(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], sums: U64) -> None:
+    """Mix the bytes of each string into its sum."""
+    lengths = np.diff(offsets)
+    first, last, longest = int(offsets[0]), int(offsets[-1]), int(lengths.max())
+    if longest == 0:
+        return
+    if longest == int(lengths.min()):
+        padded = np.zeros((len(sums), -(-longest // 8) * 8), np.uint8)
+        padded[:, :longest] = data[first:last].reshape(len(sums), longest)
+        for word in padded.view(np.uint64).T:
+            _mix_word(sums, word)
+        return
+    # two words of zeros at the end, so that reading past the last string is harmless
+    words = np.zeros((last - first) // 8 + 3, np.uint64)
+    words.view(np.uint8)[: last - first] = data[first:last]
+    starts, alive = offsets[:-1] - first, np.arange(len(sums))
+    for position in range(0, longest, 8):
+        alive = alive[lengths[alive] > position]
+        at = starts[alive] + position
+        index, shift = at >> 3, ((at & 7) << 3).astype(np.uint64)
+        word = (words[index] >> shift) | ((words[index + 1] << _ONE) << (_SIXTY_THREE - shift))
+        beyond = np.maximum(8 - (lengths[alive] - position), 0).astype(np.uint64) * _EIGHT
+        part = sums[alive]
+        _mix_word(part, (word << beyond) >> beyond)
+        sums[alive] = part
+
+
+def _mix_word(sums: U64, word: U64) -> None:
+    np.bitwise_xor(sums, word, out=sums)
+    np.multiply(sums, _MIX, out=sums)
+    np.bitwise_xor(sums, sums >> _S32, out=sums)
