@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from aurum_orchestration.cli.render.words import safe
+from aurum_orchestration.cli.render.words import safe, size
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult
 
 
@@ -32,6 +32,7 @@ class Activity:
         )
         self._all = self._bars.add_task(doing, total=None, amount="")
         self._of: dict[tuple[str, str], TaskID] = {}
+        self._told: dict[TaskID, dict[str, str]] = {}
         self._finished = 0
         self._lock = threading.Lock()
 
@@ -45,13 +46,18 @@ class Activity:
         self._bars.stop()
 
     def progress(self, request: MaintenanceConfig, done: float, total: float, unit: str) -> None:
-        """Move the bar of a table's operation."""
+        """Move the bar of a table's operation. Steps move it; what a step itself counts is told beside it."""
         key = (request.target_table, str(request.operation_type))
         with self._lock:
             if key not in self._of:
-                self._of[key] = self._bars.add_task(f"{safe(key[0])} {key[1]}", amount="")
+                self._of[key] = self._bars.add_task(f"{safe(key[0])} {key[1]}", total=None, amount="")
             task = self._of[key]
-        self._bars.update(task, completed=done, total=total or None, amount=f"{done:,.0f}/{total:,.0f} {unit}")
+            told = self._told.setdefault(task, {})
+            told[unit] = f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,.0f} of {total:,.0f} {unit}"
+            amount = ", ".join(told.values())
+        self._bars.update(task, amount=amount)
+        if unit == "steps":
+            self._bars.update(task, completed=done, total=total)
 
     def ended(self, result: MaintenanceResult) -> None:
         """Take the bar of an ended operation away and count it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,15 @@ from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.service import MaintenanceService
 
+_log = logging.getLogger(__name__)
 PLAN_STEPS_SHOWN = 10
 _BAD_ENDS = {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED}
 
 
 def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -> None:
     """``aurum status``."""
-    with Activity(stderr_console(), "Measuring tables"):
-        found = session.call(lambda service: service.status(tables, operations))
+    activity = Activity(stderr_console(), "Measuring tables")
+    found = session.call(lambda service: service.status(tables, operations), activity)
     console = stdout_console()
     if session.json:
         print_json(TableStatus, found)
@@ -82,8 +84,7 @@ def discover(session: Session, tables: Sequence[str]) -> None:
         found = {one.table: one for one in await service.discover(lambda _backend, error: failed.append(error))}
         return [TableEntry.of(found[table]) for table in service.fleet.select(tables, found)]
 
-    with Activity(stderr_console(), "Asking the backends"):
-        entries = session.call(discovered)
+    entries = session.call(discovered, Activity(stderr_console(), "Asking the backends"))
     if session.json:
         print_json(TableEntry, entries)
     elif entries or not failed:
@@ -119,6 +120,9 @@ def maintain(
     def on_result(result: MaintenanceResult) -> None:
         ended.append(result)
         activity.ended(result)
+        _log.info(
+            "%s of %s: %s, %s", result.config.operation_type, result.config.target_table, result.status, result.reason
+        )
 
     async def maintained(service: MaintenanceService) -> list[MaintenanceResult]:
         given = _parameters(parameters, operations)
@@ -127,8 +131,7 @@ def maintain(
         )
 
     try:
-        with activity:
-            results = session.call(maintained)
+        results = session.call(maintained, activity)
     except KeyboardInterrupt:
         _print_reports(session, ended, dry_run=dry_run)
         raise typer.Exit(INTERRUPTED) from None

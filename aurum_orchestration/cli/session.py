@@ -29,6 +29,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.observability import configure_logging
 
 if TYPE_CHECKING:
+    from aurum_orchestration.cli.activity import Activity
     from aurum_orchestration.maintenance.service import MaintenanceService
 
 T = TypeVar("T")
@@ -60,10 +61,14 @@ class Session:
         """True when results are printed as JSON."""
         return self.output is OutputFormat.JSON
 
-    def call(self, work: Callable[[MaintenanceService], Awaitable[T]]) -> T:
-        """The result of ``work`` on a service that is closed afterwards. Leaves the command on any error."""
+    def call(self, work: Callable[[MaintenanceService], Awaitable[T]], activity: Activity | None = None) -> T:
+        """The result of ``work`` on a service that is closed afterwards. Leaves the command on any error.
+
+        ``activity`` shows on the terminal that something goes on, and is gone before anything is printed.
+        """
         try:
-            return asyncio.run(self._with_service(work))
+            with activity or contextlib.nullcontext():
+                return asyncio.run(self._with_service(work))
         except Exception as error:
             known = as_aurum_error(error)
             if known is not error:
