@@ -19,14 +19,15 @@ from aurum_orchestration.history.records import Lease
 from aurum_orchestration.history.schema import leases, store_time
 from aurum_orchestration.history.sql import upsert
 
+_LONGEST = timedelta(days=366)
 _NOW = store_time(literal(0.0))
 _HELD = leases.c.expires_at > _NOW
 
 
 def acquire(connection: Connection, table: TableId, *, holder: str, operation_id: str, ttl: timedelta) -> Lease:
     """Take the table's lease with the next token. Raises LeaseHeldError when it is held, by whomever."""
-    if ttl <= timedelta(0):
-        raise RequestError(f"a lease of {ttl} would never be held", table=str(table))
+    if not timedelta(0) < ttl <= _LONGEST:
+        raise RequestError(f"a lease lasts more than nothing and at most {_LONGEST.days} days, not {ttl}")
     until = store_time(literal(ttl.total_seconds()))
     taken = {
         "holder": storable(holder),

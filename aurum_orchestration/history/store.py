@@ -90,8 +90,10 @@ class History:
 
     def record_health(self, points: Iterable[HealthPoint]) -> None:
         """Add points to the health series, in one transaction."""
+        # before the lock is taken: whoever makes the points may take his time
+        given = list(points)
         with self._store.writing() as connection:
-            series.record(connection, points)
+            series.record(connection, given)
 
     def health_series(self, table: TableId, since: datetime | None = None) -> list[HealthPoint]:
         """The points of one table from ``since`` (an aware moment; None: from the start), oldest first."""

@@ -129,8 +129,8 @@ def test_a_renewed_lease_outlives_its_first_expiry(history: History) -> None:
     history.check(lease)
 
 
-@pytest.mark.parametrize("ttl", [timedelta(0), timedelta(seconds=-1)])
-def test_a_lease_without_time_is_refused(history: History, ttl: timedelta) -> None:
+@pytest.mark.parametrize("ttl", [timedelta(0), timedelta(seconds=-1), timedelta.max])
+def test_a_lease_of_no_time_or_of_an_age_is_refused(history: History, ttl: timedelta) -> None:
     with pytest.raises(RequestError):
         take(history, ttl=ttl)
     assert history.holder(FLIGHTS) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import timedelta
 
 from aurum_orchestration.fleet.table_id import TableId
@@ -44,6 +45,16 @@ def test_thousands_of_points_at_once(history: History) -> None:
     tables = [TableId("lake", ("n", f"t{number}")) for number in range(2500)]
     history.record_health(point(0, table=table, files=1) for table in tables)
     assert history.health_series(tables[-1]) == [point(0, table=tables[-1], files=1)]
+
+
+def test_points_that_take_their_time_lock_nobody_out(history: History) -> None:
+    def slowly() -> Iterator[HealthPoint]:
+        yield point(0)
+        history.record(ended(), who="somebody meanwhile")
+        yield point(1)
+
+    history.record_health(slowly())
+    assert len(history.health_series(FLIGHTS)) == 2
 
 
 def test_no_points_are_no_error(history: History) -> None:

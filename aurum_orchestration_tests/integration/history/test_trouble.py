@@ -250,6 +250,7 @@ def test_a_url_that_names_no_store(url: str) -> None:
     [
         f"postgresql://maria:{SECRET}@host/db",
         f"postgres://maria:{SECRET}@host/db",
+        f"postgresql://:{SECRET}@host/db",
         f"postgresql+psycopg://host/db?user=maria&password={SECRET}",
         f"postgresql://host/db?sslpassword={SECRET}",
     ],
