@@ -94,9 +94,9 @@ class Story:
     def _load(self) -> CodeLocation:
         """The code location, loaded when the tables are known: they are its assets."""
         run_sync(self._service.discover())
-        from aurum_orchestration.definitions import defs
+        from aurum_orchestration.definitions import build_definitions
 
-        return CodeLocation(defs, self._open.enter_context(dg.DagsterInstance.get()))
+        return CodeLocation(build_definitions(), self._open.enter_context(dg.DagsterInstance.get()))
 
     def _status(self) -> RenderableType:
         rendered = render_status(run_sync(self._service.status()))

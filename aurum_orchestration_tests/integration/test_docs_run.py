@@ -1,0 +1,106 @@
+"""README and docs do what they say: their commands and Python snippets are run, page by page, in a fresh copy.
+
+A block that cannot be run here says so, with a reason, in a comment right above it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL_DEMO = "8"
+"""Days of data that `make demo` loads here."""
+
+_BLOCK = re.compile(
+    r"(?:<!-- not run by tests: (?P<reason>[^\n]+?) -->\n+)?^```(?P<language>bash|python)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_MARK = re.compile(r"<!-- not run by tests")
+_PYTHON = ".venv/bin/python - <<'END_OF_SNIPPET'\n{}END_OF_SNIPPET\n"
+
+
+def blocks(page: str) -> list[str]:
+    """What the page has to run, as shell text, in order."""
+    found = [match for match in _BLOCK.finditer(page) if match["reason"] is None]
+    return [match["text"] if match["language"] == "bash" else _PYTHON.format(match["text"]) for match in found]
+
+
+def pages() -> list[str]:
+    """Pages with something to run. README comes first."""
+    every = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [str(page.relative_to(ROOT)) for page in every if blocks(page.read_text())]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project as a fresh clone would have it, with this environment. Never set up anew: its files look old."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    place = tmp_path / "project"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+            os.utime(target, (0, 0))
+    (place / ".venv").symlink_to(ROOT / ".venv")
+    return place
+
+
+def newcomer(home: Path) -> dict[str, str]:
+    """The environment of somebody who has set nothing."""
+    home.mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AURUM_", "DAGSTER_", "COV"))}
+    return {**kept, "HOME": str(home), "DAYS": SMALL_DEMO}
+
+
+@pytest.mark.parametrize("page", pages())
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.timeout(600)
+def test_the_commands_and_snippets_of_a_page_run(page: str, copy: Path, tmp_path: Path) -> None:
+    script = "".join(
+        f"echo '--- block {number} of {page}'\n{text}"
+        for number, text in enumerate(blocks((ROOT / page).read_text()), 1)
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=copy,
+        env=newcomer(tmp_path / "home"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_readme_and_quickstart_have_something_to_run() -> None:
+    assert {"README.md", "docs/quickstart.md"} <= set(pages())
+    assert blocks((ROOT / "README.md").read_text()) == ["make demo\n"]
+
+
+def test_every_block_that_is_left_out_says_why() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text()
+        reasons = [match["reason"] for match in _BLOCK.finditer(text) if match["reason"]]
+        quoted = len(re.findall(r"`<!-- not run by tests", text))
+        assert len(reasons) == len(_MARK.findall(text)) - quoted, f"{page}: a comment does not stand above a block"
+        assert all(len(reason.split()) >= 3 for reason in reasons), page
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
