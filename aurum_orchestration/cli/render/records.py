@@ -77,7 +77,6 @@ class Records:
                 for column, figure in zip(self.columns[1:-1], figures, strict=True)
                 if figure.plain.strip() != "-"
             )
-            name = title.copy()
-            name.no_wrap, name.overflow = True, "ignore"
+            name = Text.assemble(title, no_wrap=True, overflow="ignore")
             parts += [name, Padding(line, _INDENT), Padding(prose, _INDENT)]
         return Group(*parts)

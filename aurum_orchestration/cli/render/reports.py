@@ -63,8 +63,9 @@ def render_plans(reports: Sequence[OperationReport], *, max_steps: int | None) -
 
 
 def _plan(report: OperationReport, steps: Sequence[PlanStep], max_steps: int | None) -> list[RenderableType]:
-    head = Text.assemble((words.safe(report.table), "bold"), ": ", (report.operation, "bold cyan"))
-    head.no_wrap, head.overflow = True, "ignore"
+    head = Text.assemble(
+        (words.safe(report.table), "bold"), ": ", (report.operation, "bold cyan"), no_wrap=True, overflow="ignore"
+    )
     shown = steps[:max_steps]
     lines: list[RenderableType] = [Text(words.safe(report.reason)), _step_list(shown)]
     if len(shown) < len(steps):
