@@ -112,6 +112,13 @@ def test_tables_under_the_same_rules_share_one_policy(load: Load) -> None:
     assert fleet.policy(many[0], "compaction") is not fleet.policy(TableId.parse("lake.a.end"), "compaction")
 
 
+def test_operations_with_the_same_keys_do_not_share_a_policy(load: Load) -> None:
+    fleet = load("version: 1\nbackends: {lake: {type: iceberg}}\n")
+    kinds = {"compaction": CompactionPolicy, "retention": RetentionPolicy, "vacuum": VacuumPolicy}
+    for operation, kind in kinds.items():
+        assert fleet.policy(TableId.parse("lake.a.b"), operation) == kind()
+
+
 def test_looking_up_again_matches_nothing_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     from aurum_orchestration.fleet import rules
 
