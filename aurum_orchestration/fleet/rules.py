@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from aurum_orchestration.fleet.table_id import TableId, literal_id, literal_prefix, matches
@@ -17,10 +16,9 @@ class RuleIndex:
     def __init__(self, globs: Sequence[str]) -> None:
         self._globs = tuple(globs)
         self._exact = tuple(literal_id(glob) is not None for glob in globs)
-        self._by_prefix: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self._by_prefix: dict[tuple[str, ...], list[int]] = {}
         for number, glob in enumerate(globs):
-            self._by_prefix[literal_prefix(glob)].append(number)
-        self._by_prefix.default_factory = None
+            self._by_prefix.setdefault(literal_prefix(glob), []).append(number)
         self._matching: dict[TableId, tuple[int, ...]] = {}
 
     def matching(self, table: TableId) -> tuple[int, ...]:
