@@ -90,8 +90,10 @@ def _add_column(chunks: list[pa.Array], constant: np.uint64, sums: U64, scratch:
             out = scratch[: len(part)]
             if dictionaries is not None:
                 dictionaries[number].take(part, out=out, mode="clip")
+            elif dtype is None:
+                np.multiply(part, constant, out=out)
             else:
-                np.multiply(_widen(part), constant, out=out)
+                np.multiply(_spread(_widen(part), out), constant, out=out)
             if valid is not None:
                 np.putmask(out, ~valid[start : start + len(part)], _NULL * constant)
             target = sums[position : position + len(part)]
@@ -144,6 +146,16 @@ def _widen(values: npt.NDArray[Any]) -> U64:
     return values.astype(np.int64).view(np.uint64)
 
 
+def _spread(bits: U64, out: U64) -> U64:
+    """``bits`` with the upper half folded into the lower, into ``out``.
+
+    Doubles often differ in their highest bits only, and products with odd constants pass a change of
+    those on to nothing lower: changes of two columns would cancel each other (two flipped signs always).
+    """
+    np.right_shift(bits, _S32, out=out)
+    return np.bitwise_xor(out, bits, out=out)
+
+
 def _validity(array: pa.Array) -> npt.NDArray[np.bool_] | None:
     if array.null_count == 0:
         return None
@@ -173,7 +185,8 @@ def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911, PLR0912 - one return
     if type_.is_boolean(kind):
         return _bits(array.buffers()[1], array.offset, len(array)).astype(np.uint64)
     if _is_plain(kind):
-        return _widen(_fixed(array, _dtype(kind)))
+        bits = _widen(_fixed(array, _dtype(kind)))
+        return _spread(bits, np.empty_like(bits))
     if type_.is_dictionary(kind):
         if len(array.dictionary) == 0:
             return np.zeros(len(array), np.uint64)
