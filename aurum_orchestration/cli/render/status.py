@@ -61,7 +61,7 @@ def _needs(table: TableStatus) -> Text:
     decision = table.decision
     reason = words.safe(decision.reason)
     if table.problem:
-        return Text.assemble(("not measured", "red"), f": {reason}")
+        return Text(reason, style="red")
     if decision.operation:
         return Text.assemble((decision.operation, "bold yellow"), f": {reason}")
     return Text(reason, style="dim" if table.healthy else "yellow")

@@ -179,17 +179,18 @@ def test_a_budget_cuts_the_less_needy(home: Path) -> None:
         (["history", "--since", "yesterday"], "7d"),
     ],
 )
-@pytest.mark.parametrize("output", ["text", "json"])
-def test_bad_usage_exits_2_with_a_hint_and_a_clean_stdout(
-    shared_home: Path, arguments: list[str], told: str, output: str
-) -> None:
-    outcome = aurum(*arguments, "--output", output)
+def test_bad_usage_exits_2_with_a_hint_and_a_clean_stdout(shared_home: Path, arguments: list[str], told: str) -> None:
+    outcome = aurum(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
-    if output == "json":
-        problem = json.loads(outcome.err)
-        assert told in f"{problem['detail']} {problem['hint']}"
-    else:
-        assert told in outcome.err
+    assert told in outcome.err
+
+
+def test_bad_usage_with_json_is_a_problem_on_stderr(shared_home: Path) -> None:
+    outcome = aurum("run", "--operation", "compactoin", *JSON)
+    assert (outcome.code, outcome.out) == (2, "")
+    problem = json.loads(outcome.err)
+    assert (problem["type"], problem["status"], problem["transient"]) == ("unknown-name", 404, False)
+    assert "'compaction'" in problem["hint"]
 
 
 def _mistyped_key(fleet: str) -> str:

@@ -53,7 +53,7 @@ def table_status(table: str, **changes: Any) -> TableStatus:
 def statuses() -> list[TableStatus]:
     sick = decision("compaction", "recommended", "1,180 of 1,204 files could be saved (trigger: 20)", 86.4, 1180)
     waits = decision(None, "cooldown", "40 files could be saved, but compaction ran 12 minutes ago (cooldown 60)")
-    unmeasured = decision(None, "unmeasured", "the catalog does not answer")
+    unmeasured = decision(None, "unmeasured", "could not be measured: the catalog does not answer")
     down = BackendUnavailableError("connection refused by 10.0.0.7:9083", hint="Is the catalog up?")
     return [
         table_status("lake.flights.planes", metrics={"data_files": 1.0, "data_bytes": 41_287.0}),
