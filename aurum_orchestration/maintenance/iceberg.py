@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aurum_orchestration.errors import VerificationError
+from aurum_orchestration.errors import UnknownNameError, VerificationError, nearest
 from aurum_orchestration.maintenance.interfaces import RunContext
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ def _backend_of(table: str) -> IcebergMaintenanceBackend:
 
     settings = AurumSettings.from_env()
     name = TableId.parse(table).backend
-    configuration = load_fleet(settings.fleet, settings).backends[name]
-    return IcebergMaintenanceBackend(configuration.model_dump(), name=name)
+    backends = load_fleet(settings.fleet, settings).backends
+    if name not in backends:
+        raise UnknownNameError(f"the fleet has no backend {name!r}", hint=nearest(name, backends))
+    return IcebergMaintenanceBackend(backends[name].connection, name=name)
 
 
 FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {"rewrite_data_files": rewrite_data_files}
