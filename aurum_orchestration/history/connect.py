@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from aurum_orchestration.errors import ConfigurationError, MissingExtraError, redact
 from aurum_orchestration.history.faults import unavailable
@@ -153,16 +153,16 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-@retry(
-    retry=retry_if_exception(lambda error: "is locked" in str(error)),
-    stop=stop_after_delay(WAIT_SECONDS),
-    wait=wait_random(0.01, 0.1),
-    reraise=True,
-)
 def _use_wal(engine: Engine) -> None:
-    """Let readers read while somebody writes. SQLite itself does not wait for a lock here, hence the retry."""
-    with engine.connect() as connection:
-        connection.execution_options(**{_BEGIN: None}).exec_driver_sql("PRAGMA journal_mode=WAL")
+    """Let readers read while somebody writes. SQLite itself does not wait for a writer here, hence the retries."""
+    for attempt in Retrying(
+        retry=retry_if_exception(lambda error: "is locked" in str(error)),
+        stop=stop_after_delay(float(str(engine.url.query["timeout"]))),
+        wait=wait_random(0.01, 0.1),
+        reraise=True,
+    ):
+        with attempt, engine.connect() as connection:
+            connection.execution_options(**{_BEGIN: None}).exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _postgres(url: URL) -> Engine:

@@ -151,7 +151,9 @@ def test_newest_first_and_limited(history: History) -> None:
 def test_of_two_started_at_once_the_later_recorded_is_newer(history: History) -> None:
     history.record(ended(operation_id="z"), who="maria")
     history.record(ended(operation_id="a"), who="maria")
-    assert [result.operation_id for result in history.operations()] == ["a", "z"]
+    history.record(ended(operation_id="m"), who="maria")
+    assert [result.operation_id for result in history.operations(limit=2)] == ["m", "a"]
+    assert [result.operation_id for result in history.operations(limit=None)] == ["m", "a", "z"]
 
 
 @pytest.fixture
@@ -164,6 +166,7 @@ def filled(history: History) -> History:
             ('lake."my.ns"."100%_"', "vacuum", "completed"),
             ("pg.public.flights", "vacuum", "completed"),
             ("not an id", "vacuum", "failed"),
+            ('lake."a\\b"."%c"', "stats", "completed"),
         ]
     ):
         history.record(
@@ -175,21 +178,23 @@ def filled(history: History) -> History:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        ({}, "543210"),
+        ({}, "6543210"),
         ({"tables": ["lake.flights.weather"]}, "21"),
         ({"tables": ["lake.flights.*"]}, "210"),
         ({"tables": ["lake.*"]}, ""),
-        ({"tables": ["lake.**"]}, "3210"),
+        ({"tables": ["lake.**"]}, "63210"),
         ({"tables": ["**.flights"]}, "40"),
         ({"tables": ["*.public.*", "lake.flights.f*"]}, "40"),
         ({"tables": ['lake."my.ns"."100%_"']}, "3"),
         ({"tables": ['lake."my.ns".*']}, "3"),
+        ({"tables": ['lake."a\\b".*']}, "6"),
+        ({"tables": ['lake."a\\b"."%c"']}, "6"),
         ({"tables": ["lake.flights.*"], "limit": 2}, "21"),
         ({"operations": ["vacuum"]}, "5432"),
         ({"operations": [OperationType.COMPACTION]}, "10"),
         ({"statuses": ["failed", "skipped"]}, "521"),
         ({"statuses": [MaintenanceStatus.SKIPPED]}, "2"),
-        ({"since": NOON + timedelta(minutes=4)}, "54"),
+        ({"since": NOON + timedelta(minutes=4)}, "654"),
         ({"tables": ["lake.**"], "operations": ["vacuum"], "since": NOON + timedelta(minutes=3)}, "3"),
     ],
 )

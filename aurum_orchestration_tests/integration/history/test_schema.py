@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -149,17 +151,23 @@ def test_a_database_shared_with_others_keeps_their_tables_and_versions(url: str)
     engine.dispose()
 
 
-def test_threads_that_create_stores_at_once_all_succeed(url: str, history: History, tmp_path: Path) -> None:
-    others = [History(f"sqlite:///{tmp_path}/other{number}.db") for number in range(3)]
-
-    def write(number: int) -> None:
-        for each in (history, others[number % 3]):
-            each.record(ended(operation_id=str(number)), who="maria")
-
+def test_threads_that_create_a_store_at_once_all_succeed(history: History) -> None:
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(write, range(6)))
+        list(threads.map(lambda number: history.record(ended(operation_id=str(number)), who="maria"), range(6)))
     assert len(history.operations()) == 6
-    assert [len(other.operations()) for other in others] == [2, 2, 2]
+
+
+def test_threads_that_each_create_a_store_do_not_disturb_each_other(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def write(number: int) -> int:
+        with History(f"sqlite:///{tmp_path}/{number}.db") as store:
+            together.wait(30)
+            store.record(ended(), who="maria")
+            return len(store.operations())
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(write, range(8))) == [1] * 8
 
 
 def test_closing_twice_and_using_it_again(history: History) -> None:
@@ -185,6 +193,20 @@ def test_readers_are_not_stopped_by_a_writer(sqlite_store: str) -> None:
         writer.execute("BEGIN EXCLUSIVE")
         assert len(history.operations()) == 1
         writer.close()
+
+
+def test_making_it_in_a_database_that_somebody_writes_to_waits(sqlite_store: str) -> None:
+    make_folder(sqlite_store)
+    other = sqlite3.connect(sqlite_store.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("CREATE TABLE theirs (number)")
+    other.execute("BEGIN IMMEDIATE")
+    with History(sqlite_store) as history, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(history.record, ended(), who="maria")
+        time.sleep(0.3)
+        other.execute("COMMIT")
+        waiting.result(30)
+        assert len(history.operations()) == 1
+    other.close()
 
 
 def test_nothing_is_left_beside_the_file(sqlite_store: str) -> None:
