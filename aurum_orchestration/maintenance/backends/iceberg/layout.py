@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
+import msgspec
 from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.backends.iceberg.manifests import LiveFile
@@ -15,7 +16,7 @@ from aurum_orchestration.maintenance.operations.compaction import MIB, Compactio
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, files_out, is_small, pack
 
 
-class Rules(NamedTuple):
+class Rules(msgspec.Struct, frozen=True, gc=False):
     """What of a compaction policy decides which files count; sizes in bytes."""
 
     target: int

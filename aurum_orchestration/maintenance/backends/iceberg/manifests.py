@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from aurum_orchestration.errors import CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.avro import AvroError, Projection, read_avro
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
@@ -29,7 +31,7 @@ class Manifest(NamedTuple):
     live: int | None
 
 
-class LiveFile(NamedTuple):
+class LiveFile(msgspec.Struct, frozen=True, gc=False):
     """A live data or delete file. ``partition`` holds the values as stored, good for comparing only."""
 
     content: int

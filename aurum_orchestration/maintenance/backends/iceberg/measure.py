@@ -3,7 +3,10 @@
 Cheap, for all: what the current metadata file tells, read only when it changed. Deep, for tables whose
 cheap numbers do not rule out a compaction: the manifests of the current snapshot, which tell exactly
 which files a compaction would rewrite. Deep reading has a time budget, worst tables first; what it
-does not reach keeps estimates (``exact`` 0) and comes first-served the next time.
+does not reach keeps estimates (``exact`` 0) until a later call reaches it.
+
+What is kept by the ten thousand is a Struct outside the garbage collector, whose passes over them
+would otherwise take as long as the measuring.
 """
 
 from __future__ import annotations
@@ -12,15 +15,21 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 from pydantic import BaseModel
 from pyiceberg.catalog import Catalog
 
-from aurum_orchestration.errors import AurumError, CorruptTableError, as_aurum_error
+from aurum_orchestration.errors import AurumError, CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
 from aurum_orchestration.maintenance.backends.iceberg.layout import Rules, estimate, layout_of, suspicion
-from aurum_orchestration.maintenance.backends.iceberg.manifests import EQUALITY_DELETES, Contents, ManifestReader
+from aurum_orchestration.maintenance.backends.iceberg.manifests import (
+    EQUALITY_DELETES,
+    Contents,
+    LiveFile,
+    ManifestReader,
+)
 from aurum_orchestration.maintenance.backends.iceberg.metadata import TableState, table_state
 from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal
 from aurum_orchestration.maintenance.backends.iceberg.sources import Opened, Source, source_of
@@ -31,74 +40,85 @@ UNKNOWN = "unknown"
 """State token of a table that could not be measured."""
 
 
-class _Measured:
-    """The latest known state of one table, and the numbers made of it under the rules of its policy."""
+class _Judgement(msgspec.Struct, frozen=True, gc=False):
+    """Numbers and refusals of one state under the rules of one policy. ``exact``: not estimated."""
 
-    __slots__ = ("exact", "files", "metrics", "policy", "refusals", "rules", "state", "suspicion")
+    policy: BaseModel
+    rules: Rules
+    suspicion: float
+    exact: bool
+    metrics: dict[str, float]
+    refusals: dict[str, str]
 
-    def __init__(self, state: TableState, files: Files) -> None:
-        self.state = state
-        self.files = files
-        self.policy: BaseModel | None = None
-        self.rules: Rules | None = None
-        self.suspicion = 0.0
-        self.exact = False
-        self.metrics: dict[str, float] = {}
-        self.refusals: dict[str, str] = {}
 
-    def follow(self, policy: BaseModel) -> None:
-        """Take over a policy; what was known stays when its rules are those of the one before."""
+class _Known(msgspec.Struct, gc=False):
+    """The latest known state of a table, how its files are read, and the last judgement of it."""
+
+    state: TableState
+    files: Files
+    judgement: _Judgement | None = None
+
+    def judged(self, policy: BaseModel) -> _Judgement:
+        """The judgement under a policy: the last one when its rules are the same, else one by the metadata alone."""
+        last = self.judgement
+        if last is not None and last.policy is policy:
+            return last
         rules = Rules.of(policy)
-        self.policy = policy
-        if self.rules != rules:
-            self.judge(rules)
+        if last is not None and last.rules == rules:
+            new = msgspec.structs.replace(last, policy=policy)
+        else:
+            new = _by_metadata(self.state, policy, rules)
+        self.judgement = new
+        return new
 
-    def judge(self, rules: Rules) -> None:
-        """Numbers and refusals from the metadata file alone."""
-        state = self.state
-        small, excess = estimate(state, rules)
-        self.rules = rules
-        self.suspicion = suspicion(state, rules)
-        self.exact = state.files is not None and state.files < rules.min_input_files
-        self.metrics = dict(state.metrics, exact=float(self.exact))
-        if state.windows:
-            self.metrics |= {"small_files": float(small), "excess_files": float(excess)}
-        self._refuse(
-            compaction_refusal(
-                format_version=state.format_version,
-                default_spec_id=state.default_spec_id,
-                delete_files=int(state.metrics.get("delete_files", 0)),
-                encrypted=state.encrypted,
-                properties=state.properties,
-            )
-        )
 
-    def judge_exactly(self, rules: Rules, contents: Contents) -> None:
-        """Numbers and refusals from the live files."""
-        state = self.state
-        layout = layout_of(contents.data, rules)
-        self.exact = True
-        self.metrics = {
-            **state.metrics,
-            **layout.metrics,
-            "manifests": float(contents.manifests),
-            "delete_files": float(len(contents.deletes)),
-            "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in contents.deletes)),
-            "exact": 1.0,
-        }
-        self._refuse(
-            compaction_refusal(
-                format_version=state.format_version,
-                default_spec_id=state.default_spec_id,
-                delete_files=len(contents.deletes),
-                encrypted=state.encrypted,
-                properties=state.properties,
-                candidates=layout.candidates,
-            )
-        )
+def _by_metadata(state: TableState, policy: BaseModel, rules: Rules) -> _Judgement:
+    small, excess = estimate(state, rules)
+    exact = state.files is not None and state.files < rules.min_input_files
+    metrics = {**state.metrics, "exact": float(exact)}
+    if state.windows:
+        metrics |= {"small_files": float(small), "excess_files": float(excess)}
+    refusals = _refusals(state, int(state.metrics.get("delete_files", 0)), ())
+    return _Judgement(policy, rules, suspicion(state, rules), exact, metrics, refusals)
 
-    def _refuse(self, reason: str | None) -> None:
-        self.refusals = {} if reason is None else {COMPACTION: reason}
+
+def _by_contents(state: TableState, before: _Judgement, contents: Contents) -> _Judgement:
+    layout = layout_of(contents.data, before.rules)
+    metrics = {
+        **state.metrics,
+        **layout.metrics,
+        "manifests": float(contents.manifests),
+        "delete_files": float(len(contents.deletes)),
+        "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in contents.deletes)),
+        "exact": 1.0,
+    }
+    refusals = _refusals(state, len(contents.deletes), layout.candidates)
+    return msgspec.structs.replace(before, exact=True, metrics=metrics, refusals=refusals)
+
+
+def _refusals(state: TableState, delete_files: int, candidates: Sequence[LiveFile]) -> dict[str, str]:
+    reason = compaction_refusal(
+        format_version=state.format_version,
+        default_spec_id=state.default_spec_id,
+        delete_files=delete_files,
+        encrypted=state.encrypted,
+        properties=state.properties,
+        candidates=candidates,
+    )
+    return {} if reason is None else {COMPACTION: reason}
+
+
+class _Row(msgspec.Struct, gc=False):
+    """A table in one call: what is known of it, or why it cannot be measured."""
+
+    table: TableId
+    known: _Known | None
+    judgement: _Judgement | None = None
+    problem: AurumError | None = None
+
+    def judge(self, policy: PolicyLookup) -> None:
+        if self.known is not None and self.problem is None:
+            self.judgement = self.known.judged(policy(self.table, COMPACTION))
 
 
 class IcebergMeasurer:
@@ -126,116 +146,96 @@ class IcebergMeasurer:
         self._max_tables = max_tables
         self._source: Source = source_of(catalog)
         self._reader = ManifestReader(max_files)
-        self._known: dict[TableId, _Measured] = {}
+        self._known: dict[TableId, _Known] = {}
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         """Health of the tables, in the order given. A table that cannot be measured has a problem.
 
         Raises BackendUnavailableError when the catalog itself does not answer.
         """
-        problems: dict[int, AurumError] = {}
-        measured = self._refresh(tables, problems)
-        for position, (table, one) in enumerate(zip(tables, measured, strict=True)):
-            if one is not None and position not in problems:
-                given = policy(table, COMPACTION)
-                if one.policy is not given:
-                    one.follow(given)
-        self._deepen(tables, measured, problems)
+        rows = [_Row(table, self._known.get(table)) for table in tables]
+        self._refresh(rows)
+        for row in rows:
+            row.judge(policy)
+        self._deepen(rows)
         now = datetime.now(UTC)
-        return [
-            self._healthy(table, one, now)
-            if one is not None and position not in problems
-            else self._failed(table, problems[position], now)
-            for position, (table, one) in enumerate(zip(tables, measured, strict=True))
-        ]
+        return [self._health(row, now) for row in rows]
 
-    def _refresh(self, tables: Sequence[TableId], problems: dict[int, AurumError]) -> list[_Measured | None]:
-        measured = [self._known.get(table) for table in tables]
-        locations = [one.state.location if one is not None else None for one in measured]
+    def _refresh(self, rows: Sequence[_Row]) -> None:
+        """Read what changed since the tables were known, or was never."""
+        tables = [row.table for row in rows]
+        locations = [row.known.state.location if row.known is not None else None for row in rows]
         with catalog_errors(self._backend, self._catalog.properties):
-            for position, opened in self._source.changed(tables, locations):
-                if isinstance(opened, AurumError):
-                    problems[position] = opened
-                    continue
-                try:
-                    measured[position] = self._remember(tables[position], opened)
-                except CorruptTableError as error:
-                    problems[position] = error
-        return measured
+            for position, found in self._source.changed(tables, locations):
+                row = rows[position]
+                if isinstance(found, AurumError):
+                    row.problem = found
+                elif isinstance(found, Opened):
+                    self._remember(row, found)
+                elif row.known is not None:
+                    row.known.files = found
 
-    def _remember(self, table: TableId, opened: Opened) -> _Measured:
-        state = table_state(opened.location, opened.metadata, opened.size)
-        one = _Measured(state, opened.files.for_table(state.properties))
-        self._known.pop(table, None)
-        self._known[table] = one
+    def _remember(self, row: _Row, opened: Opened) -> None:
+        try:
+            state = table_state(opened.location, opened.metadata, opened.size)
+        except CorruptTableError as error:
+            row.problem = error
+            return
+        row.known = _Known(state, opened.files.for_table(state.properties))
+        self._known.pop(row.table, None)
+        self._known[row.table] = row.known
         while len(self._known) > self._max_tables:
             self._known.pop(next(iter(self._known)), None)
-        return one
 
-    def _deepen(
-        self, tables: Sequence[TableId], measured: Sequence[_Measured | None], problems: dict[int, AurumError]
-    ) -> None:
+    def _deepen(self, rows: Iterable[_Row]) -> None:
         """Read the manifests that matter: of suspects, most suspicious first, then of a few that look well."""
-        suspects: list[tuple[float, int]] = []
-        unsure: list[tuple[float, int]] = []
-        for position, one in enumerate(measured):
-            if one is None or one.exact or position in problems or one.state.encrypted:
+        suspects: list[tuple[float, int, _Row]] = []
+        unsure: list[tuple[float, int, _Row]] = []
+        for row in rows:
+            judgement, known = row.judgement, row.known
+            if judgement is None or known is None or judgement.exact or known.state.encrypted:
                 continue
-            assert one.rules is not None
-            if one.suspicion >= one.rules.clear:
-                suspects.append((-one.suspicion, position))
-            elif (one.state.files or 0) > one.rules.clear:
-                unsure.append((-(one.state.files or 0), position))
+            if judgement.suspicion >= judgement.rules.clear:
+                suspects.append((-judgement.suspicion, len(suspects), row))
+            elif (known.state.files or 0) > judgement.rules.clear:
+                unsure.append((-(known.state.files or 0), len(unsure), row))
         for queue, seconds in ((suspects, self._deep_seconds), (unsure, self._survey_seconds)):
             if queue:
-                positions = [position for _, position in sorted(queue)]
-                self._read_deep(tables, measured, positions, problems, time.monotonic() + seconds)
+                self._read_deep([row for _, _, row in sorted(queue)], time.monotonic() + seconds)
 
-    def _read_deep(
-        self,
-        tables: Sequence[TableId],
-        measured: Sequence[_Measured | None],
-        positions: Iterable[int],
-        problems: dict[int, AurumError],
-        deadline: float,
-    ) -> None:
-        def give_up() -> bool:
-            return time.monotonic() >= deadline
-
-        def read(position: int) -> None:
-            one = measured[position]
-            assert one is not None
-            assert one.rules is not None
-            if give_up():
-                return
-            try:
-                contents = self._reader.contents(one.state, one.files, give_up)
-                if contents is not None:
-                    one.judge_exactly(one.rules, contents)
-            except CorruptTableError as error:
-                if self._source.location(tables[position]) == one.state.location:
-                    problems[position] = error
-                # else a commit removed the files meanwhile: the next call sees the new state
-            except AurumError as error:
-                problems[position] = error
-
-        local: list[int] = []
-        remote: list[int] = []
-        for position in positions:
-            one = measured[position]
-            assert one is not None
-            (local if one.files.is_local(one.state.location) else remote).append(position)
-        for position in local:
-            read(position)
+    def _read_deep(self, rows: Sequence[_Row], deadline: float) -> None:
+        local: list[_Row] = []
+        remote: list[_Row] = []
+        for row in rows:
+            known = row.known
+            (local if known is not None and known.files.is_local(known.state.location) else remote).append(row)
+        for row in local:
+            self._read_contents(row, deadline)
         if remote:
-            list(in_threads(read, remote))
+            list(in_threads(lambda row: self._read_contents(row, deadline), remote))
 
-    def _healthy(self, table: TableId, one: _Measured, now: datetime) -> TableHealth:
-        age = max(0.0, now.timestamp() - one.state.committed_ms / 1000)
-        return TableHealth(
-            table, self._backend, one.state.token, now, {**one.metrics, "seconds_since_commit": age}, one.refusals
-        )
+    def _read_contents(self, row: _Row, deadline: float) -> None:
+        known, judgement = row.known, row.judgement
+        if known is None or judgement is None or time.monotonic() >= deadline:
+            return
+        try:
+            contents = self._reader.contents(known.state, known.files, lambda: time.monotonic() >= deadline)
+            if contents is not None:
+                row.judgement = known.judgement = _by_contents(known.state, judgement, contents)
+        except CorruptTableError as error:
+            # a commit may have removed the files meanwhile: then the next call sees the new state
+            if self._source.location(row.table) == known.state.location:
+                row.problem = error
+        except AurumError as error:
+            row.problem = error
 
-    def _failed(self, table: TableId, error: AurumError, now: datetime) -> TableHealth:
-        problem = as_aurum_error(error).problem(table=str(table))
-        return TableHealth(table, self._backend, UNKNOWN, now, problem=problem)
+    def _health(self, row: _Row, now: datetime) -> TableHealth:
+        if row.problem is not None or row.judgement is None or row.known is None:
+            error = row.problem or CorruptTableError("it could not be measured")
+            return TableHealth(
+                row.table, self._backend, UNKNOWN, now, problem=error.problem(table=str(row.table), operation=None)
+            )
+        state, judgement = row.known.state, row.judgement
+        age = max(0.0, now.timestamp() - state.committed_ms / 1000)
+        metrics = {**judgement.metrics, "seconds_since_commit": age}
+        return TableHealth(row.table, self._backend, state.token, now, metrics, judgement.refusals)

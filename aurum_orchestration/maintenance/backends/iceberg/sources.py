@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
@@ -18,11 +18,13 @@ from sqlalchemy import or_, select, text
 from aurum_orchestration.errors import AurumError, CorruptTableError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.failures import translate
-from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
+from aurum_orchestration.maintenance.backends.iceberg.files import REMOTE_THREADS, Files, in_threads
 from aurum_orchestration.maintenance.backends.iceberg.metadata import Metadata, columns_of, parse_metadata
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
 KIND = "iceberg"
+ROWS_AT_ONCE = 500
+
 FEW = 100
 """Up to this many tables are asked for by name; for more, the whole catalog is read."""
 
@@ -37,13 +39,17 @@ class Opened:
     files: Files
 
 
+Found: TypeAlias = "Opened | Files | AurumError"
+
+
 class Source(Protocol):
     """The tables of one catalog."""
 
-    def changed(
-        self, tables: Sequence[TableId], known: Sequence[str | None]
-    ) -> Iterator[tuple[int, Opened | AurumError]]:
-        """Positions of the tables whose metadata is not where it was known to be; opened, or why they cannot be."""
+    def changed(self, tables: Sequence[TableId], known: Sequence[str | None]) -> Iterator[tuple[int, Found]]:
+        """Positions of tables, and what was found: metadata that is not where it was known to be, or a problem.
+
+        An unchanged table comes only when the way to read its files is new (credentials expire).
+        """
         ...
 
     def location(self, table: TableId) -> str | None:
@@ -68,9 +74,7 @@ class SqlSource:
         self._files = Files(catalog.properties)
         self._has_views: bool | None = None  # not known yet; catalogs of schema V0 have no views
 
-    def changed(
-        self, tables: Sequence[TableId], known: Sequence[str | None]
-    ) -> Iterator[tuple[int, Opened | AurumError]]:
+    def changed(self, tables: Sequence[TableId], known: Sequence[str | None]) -> Iterator[tuple[int, Found]]:
         """See :class:`Source`."""
         locations = self._locations([table.name for table in tables] if len(tables) <= FEW else None)
         stale: list[tuple[int, TableId, str]] = []
@@ -136,7 +140,8 @@ class SqlSource:
             if self._has_views:
                 kind = IcebergTables.iceberg_type
                 query = query.where(or_(kind.is_(None), kind == "TABLE"))
-            return {(str(row[0]), str(row[1])): row[2] or "" for row in connection.execute(query).fetchall()}
+            rows = connection.execute(query).yield_per(ROWS_AT_ONCE)
+            return {(str(row[0]), str(row[1])): row[2] or "" for row in rows}
 
 
 class LoadingSource:
@@ -144,27 +149,24 @@ class LoadingSource:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        # PyIceberg's Hive client has one connection
+        self._threads = 1 if any(base.__name__ == "HiveCatalog" for base in type(catalog).__mro__) else REMOTE_THREADS
 
-    def changed(
-        self, tables: Sequence[TableId], known: Sequence[str | None]
-    ) -> Iterator[tuple[int, Opened | AurumError]]:
+    def changed(self, tables: Sequence[TableId], known: Sequence[str | None]) -> Iterator[tuple[int, Found]]:
         """See :class:`Source`."""
 
-        def load(position: int) -> tuple[int, Opened | AurumError | None]:
+        def load(position: int) -> tuple[int, Found]:
             try:
                 loaded = self._catalog.load_table(tables[position].parts)
+                files = Files(loaded.io.properties, loaded.io)
                 if loaded.metadata_location == known[position]:
-                    return position, None
+                    return position, files
                 metadata = parse_metadata(loaded.metadata.model_dump_json().encode())
-                return position, Opened(
-                    loaded.metadata_location, metadata, None, Files(loaded.io.properties, loaded.io)
-                )
+                return position, Opened(loaded.metadata_location, metadata, None, files)
             except Exception as error:
                 return position, translate(error, self._catalog.name, self._catalog.properties)
 
-        for position, opened in in_threads(load, range(len(tables))):
-            if opened is not None:
-                yield position, opened
+        yield from in_threads(load, range(len(tables)), self._threads)
 
     def location(self, table: TableId) -> str | None:
         """See :class:`Source`."""
@@ -176,11 +178,15 @@ class LoadingSource:
     def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
         """See :class:`Source`."""
         tables = (
-            TableId(backend, identifier)
-            for namespace in self._namespaces(())
-            for identifier in self._catalog.list_tables(namespace)
+            TableId(backend, identifier) for namespace in self._namespaces(()) for identifier in self._tables(namespace)
         )
         return [DiscoveredTable(table, KIND) for table in tables if chosen(table)]
+
+    def _tables(self, namespace: tuple[str, ...]) -> list[tuple[str, ...]]:
+        try:
+            return self._catalog.list_tables(namespace)
+        except NoSuchNamespaceError:
+            return []  # dropped meanwhile
 
     def _namespaces(self, parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         try:
