@@ -22,7 +22,7 @@ $(STAMP): constraints/base.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## Build a lake of real flights in .aurum; let Dagster find and compact its sick tables; show the proof.
-	@$(BIN)/python -m aurum_orchestration.local.demo $(if $(DAYS),--days $(DAYS))
+	@$(BIN)/python -m aurum_orchestration.local.demo $(if $(DAYS),--days $(DAYS)) $(if $(PICTURE),--picture $(PICTURE))
 
 ui: $(STAMP) ## Open Dagster on the demo's lake at localhost:3000 (PORT=n for another; Ctrl-C ends it).
 	@test -f $(DEMO)/demo.json || $(MAKE) demo
