@@ -53,6 +53,7 @@ from aurum_orchestration.maintenance.backends.iceberg.entries import (
     ENTRIES_PER_MANIFEST,
     EntryReader,
     entry,
+    partition_key,
     write_manifest,
 )
 
@@ -185,7 +186,7 @@ def check_no_conflict(
     if all(ancestor.snapshot_id != base.snapshot_id for ancestor in ancestors_of(head, metadata)):
         raise CommitConflictError(f"snapshot {base.snapshot_id} is no ancestor of the head any more: rolled back")
     newest = base.sequence_number or 0
-    partitions = {(file.spec_id, str(file.partition)) for file in removed.values()}
+    partitions = {partition_key(file) for file in removed.values()}
     for manifest in head.manifests(table.io):
         if manifest.content != ManifestContent.DELETES or manifest.sequence_number <= newest:
             continue
@@ -206,7 +207,7 @@ def _may_apply(
     if metadata.specs()[delete.spec_id].is_unpartitioned():
         return True
     same_spec = any(spec_id == delete.spec_id for spec_id, _ in partitions)
-    return not same_spec or (delete.spec_id, str(delete.partition)) in partitions
+    return not same_spec or partition_key(delete) in partitions
 
 
 _FILE_PATH_ID = 2147483546
@@ -329,7 +330,7 @@ class _Builder:
             "deleted-records": sum(file.record_count for file in removed),
             "added-files-size": sum(file.file_size_in_bytes for file in added),
             "removed-files-size": sum(file.file_size_in_bytes for file in removed),
-            "changed-partition-count": len({str(file.partition) for file in (*added, *removed)}),
+            "changed-partition-count": len({partition_key(file) for file in removed}),
         }
         before = self._head.summary.additional_properties if self._head.summary else {}
         changes = {

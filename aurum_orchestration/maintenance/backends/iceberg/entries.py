@@ -70,6 +70,14 @@ class EntryReader:
         return entries
 
 
+def partition_key(file: DataFile) -> tuple[int, str]:
+    """Spec and values of a file's partition, to group and compare by.
+
+    PyIceberg prints a Record with ``str``: null like the text "None", two texts like one with a comma.
+    """
+    return file.spec_id, repr([file.partition[index] for index in range(len(file.partition))])
+
+
 def entry(
     status: ManifestEntryStatus, snapshot_id: int | None, data_file: DataFile, like: ManifestEntry | None = None
 ) -> ManifestEntry:

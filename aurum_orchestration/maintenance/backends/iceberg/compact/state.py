@@ -17,7 +17,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.errors import CorruptTableError, RequestError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, partition_key
 
 
 @dataclass
@@ -79,11 +79,11 @@ def read_state(table: Table, reader: EntryReader) -> TableState:
     return state
 
 
-def partitions_of(files: Sequence[ManifestEntry]) -> dict[str, list[ManifestEntry]]:
+def partitions_of(files: Sequence[ManifestEntry]) -> dict[tuple[int, str], list[ManifestEntry]]:
     """Entries by partition (spec and values), in the order in which they were committed."""
-    groups: dict[str, list[ManifestEntry]] = {}
+    groups: dict[tuple[int, str], list[ManifestEntry]] = {}
     for item in sorted(files, key=lambda item: item.sequence_number or 0):
-        groups.setdefault(f"{item.data_file.spec_id}:{item.data_file.partition}", []).append(item)
+        groups.setdefault(partition_key(item.data_file), []).append(item)
     return groups
 
 
