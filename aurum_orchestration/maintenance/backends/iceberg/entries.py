@@ -126,7 +126,17 @@ def _avro_schema(version: int, spec: PartitionSpec, schema: Schema) -> tuple[Any
     avro_schema: Any = AvroSchemaConversion().iceberg_to_avro(entry_schema, schema_name="manifest_entry")
     file_fields = next(field for field in avro_schema["fields"] if field["name"] == "data_file")["type"]["fields"]
     partition = next(field for field in file_fields if field["name"] == "partition")["type"]
+    for field in partition["fields"]:
+        _name_by_field(field)
     return avro_schema, [field["name"] for field in partition["fields"]]
+
+
+def _name_by_field(field: dict[str, Any]) -> None:
+    """Name a fixed type after its field too: two decimals of the same precision would define one name twice."""
+    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    for kind in kinds:
+        if isinstance(kind, dict) and kind["type"] == "fixed":
+            kind["name"] = f"{kind['name']}_{field['field-id']}"
 
 
 def _entry_record(item: ManifestEntry, version: int, partition_names: list[str]) -> dict[str, Any]:
