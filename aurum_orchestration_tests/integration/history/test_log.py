@@ -217,6 +217,34 @@ def test_a_moment_without_zone_is_refused(history: History) -> None:
         history.prune(naive)
 
 
+def test_what_a_killed_run_left_running_is_closed_by_the_next_holder(history: History) -> None:
+    def running(operation_id: str, **more: Any) -> MaintenanceResult:
+        result = ended(operation_id=operation_id, **more)
+        return result.model_copy(update={"status": MaintenanceStatus.RUNNING, "finished_at": None})
+
+    other = TableId("lake", ("a", "b"))
+    for result in (running("killed"), running("mine", minute=1), running("elsewhere", table=other, minute=2)):
+        history.record(result, who="maria@host")
+    history.record(ended(operation_id="done", minute=3), who="maria@host")
+    assert history.end_abandoned(FLIGHTS, besides="mine") == 1
+    assert history.end_abandoned(FLIGHTS, besides="mine") == 0
+    found = {result.operation_id: result for result in history.operations()}
+    assert {name: str(result.status) for name, result in found.items()} == {
+        "killed": "failed",
+        "mine": "running",
+        "elsewhere": "running",
+        "done": "completed",
+    }
+    killed = found["killed"]
+    assert killed.problem is not None
+    assert (killed.problem.type, killed.problem.instance) == ("lease-lost", "killed")
+    assert "maria@host ended without recording how" in killed.reason
+    assert killed.finished_at is not None
+    facts = history.facts()[str(FLIGHTS), "compaction"]
+    assert facts.last_finished == killed.finished_at
+    assert facts.consecutive_failures == 1
+
+
 def test_who_is_kept(history: History) -> None:
     history.record(ended(), who="maria@host (aurum run)")
     with history._store.reading() as connection:
