@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ class GroupReader:
     """Reads the files of one group, whose schemas mostly agree. Not safe to share between threads.
 
     Which string columns stay dictionary-encoded is decided by the footer of the first file and used for
-    the next ones: what a later footer says differently costs speed, not correctness.
+    the next ones, while they have these columns: what a later footer says differently costs speed, not
+    correctness.
     """
 
     def __init__(self, io: FileIO, target: pa.Schema) -> None:
@@ -37,10 +39,7 @@ class GroupReader:
         A file within ``piece_rows`` and ``piece_bytes`` (encoded) comes in one piece, a larger one in
         batches. Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
         """
-        if self._encoded is None:
-            with open_parquet(self._io, location, ()) as first:
-                self._encoded = _encoded_strings(first.metadata)
-        with open_parquet(self._io, location, self._encoded) as file:
+        with self._open(location) as file:
             metadata = file.metadata
             decoded = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
             try:
@@ -51,6 +50,15 @@ class GroupReader:
                         yield self._select(pa.Table.from_batches([batch]))
             except (pa.ArrowInvalid, OSError) as error:
                 raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
+
+    def _open(self, location: str) -> pq.ParquetFile:
+        if self._encoded is not None:
+            # a file from before a column was added or renamed does not have it
+            with contextlib.suppress(KeyError):
+                return open_parquet(self._io, location, self._encoded)
+        with open_parquet(self._io, location, ()) as file:
+            self._encoded = _encoded_strings(file.metadata)
+        return open_parquet(self._io, location, self._encoded)
 
     def _select(self, table: pa.Table) -> pa.Table:
         # the field ids are in the metadata
