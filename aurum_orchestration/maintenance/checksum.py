@@ -41,15 +41,19 @@ class RowChecksum:
         return RowChecksum(self.rows + other.rows, (self.value + other.value) & 0xFFFFFFFFFFFFFFFF)
 
 
-def checksum(table: pa.Table | pa.RecordBatch) -> RowChecksum:
-    """The checksum of all rows; tables that are to compare must have their columns in the same order."""
+def checksum(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None) -> RowChecksum:
+    """The checksum of all rows; tables that are to compare must have their columns in the same order.
+
+    With ``schema`` the fields of structs, at any depth, are those of its columns, found by their Parquet
+    field ids, nulls where they are missing: what an older file holds compares with its rewrite.
+    """
     rows = table.num_rows
     sums = np.full(rows, _STEP, np.uint64)
     scratch = np.empty(min(_BLOCK, rows), np.uint64)
     with np.errstate(over="ignore"):
         for index, column in enumerate(table.columns):
             chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-            _add_column(chunks, _constant(index), sums, scratch)
+            _add_column(chunks, schema.field(index).type if schema else None, _constant(index), sums, scratch)
         value = 0
         for start in range(0, rows, _BLOCK):
             block = sums[start : start + _BLOCK]
@@ -74,7 +78,7 @@ def _finalize(values: U64, scratch: U64) -> None:
     np.bitwise_xor(values, scratch, out=values)
 
 
-def _add_column(chunks: list[pa.Array], constant: np.uint64, sums: U64, scratch: U64) -> None:
+def _add_column(chunks: list[pa.Array], like: pa.DataType | None, constant: np.uint64, sums: U64, scratch: U64) -> None:
     """Add each value's number times the column's constant to the sum of its row."""
     if not chunks:
         return
@@ -84,7 +88,7 @@ def _add_column(chunks: list[pa.Array], constant: np.uint64, sums: U64, scratch:
     position = 0
     for number, chunk in enumerate(chunks):
         valid = _validity(chunk)
-        values = _hash_array(chunk) if dtype is None else _fixed(chunk, dtype)
+        values = _hash_array(chunk, like) if dtype is None else _fixed(chunk, dtype)
         for start in range(0, len(chunk), _BLOCK):
             part = values[start : start + _BLOCK]
             out = scratch[: len(part)]
@@ -169,17 +173,17 @@ def _bits(buffer: pa.Buffer, offset: int, length: int) -> npt.NDArray[np.bool_]:
     return np.unpackbits(raw, bitorder="little")[offset % 8 : offset % 8 + length].view(np.bool_)
 
 
-def _hash_array(array: pa.Array) -> U64:
+def _hash_array(array: pa.Array, like: pa.DataType | None = None) -> U64:
     """A 64-bit number per value of any type; nulls get the null number."""
-    hashed = _hash_values(array)
+    hashed = _hash_nested(array, like) if type_.is_nested(array.type) else _hash_values(array)
     valid = _validity(array)
     return hashed if valid is None else np.where(valid, hashed, _NULL)
 
 
-def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911, PLR0912 - one return per kind of type
+def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911 - one return per kind of type
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
-        return _hash_values(array.storage)
+        return _hash_array(array.storage)
     if type_.is_null(kind):
         return np.zeros(len(array), np.uint64)
     if type_.is_boolean(kind):
@@ -191,25 +195,56 @@ def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911, PLR0912 - one return
         if len(array.dictionary) == 0:
             return np.zeros(len(array), np.uint64)
         return _hash_array(array.dictionary).take(_fixed(array, _dtype(kind.index_type)), mode="clip")
+    if type_.is_decimal32(kind) or type_.is_decimal64(kind):
+        return _hash_values(array.cast(pa.decimal128(kind.precision, kind.scale)))
     if type_.is_fixed_size_binary(kind) or type_.is_decimal(kind):
         width = kind.bit_width // 8
         starts = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * width
         return _hash_bytes(array.buffers()[1], starts)
-    if type_.is_struct(kind):
-        return _hash_struct([array.field(index) for index in range(kind.num_fields)], len(array))
-    if type_.is_map(kind):
-        inner = pa.StructArray.from_arrays([array.keys, array.items], names=["key", "value"])
-        return _hash_lists(inner, _offsets(array, np.int32))
-    if type_.is_list(kind) or type_.is_large_list(kind):
-        return _hash_lists(array.values, _offsets(array, np.int32 if type_.is_list(kind) else np.int64))
-    if type_.is_fixed_size_list(kind):
-        offsets = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * kind.list_size
-        return _hash_lists(array.values, offsets)
     if type_.is_large_string(kind) or type_.is_large_binary(kind):
         return _hash_bytes(array.buffers()[2], _offsets(array, np.int64))
     if type_.is_string(kind) or type_.is_binary(kind):
         return _hash_bytes(array.buffers()[2], _offsets(array, np.int32))
     return _hash_values(array.cast(pa.large_binary()))
+
+
+def _hash_nested(array: pa.Array, like: pa.DataType | None) -> U64:
+    kind = array.type
+    if type_.is_struct(kind):
+        return _hash_struct(_struct_fields(array, like), len(array))
+    if not (type_.is_map(kind) or type_.is_list(kind) or type_.is_large_list(kind) or type_.is_fixed_size_list(kind)):
+        return _hash_nested(array.cast(pa.large_list(kind.value_field)), like)
+    if type_.is_fixed_size_list(kind):
+        offsets = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * kind.list_size
+    else:
+        offsets = _offsets(array, np.int64 if type_.is_large_list(kind) else np.int32)
+    first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
+    if type_.is_map(kind):
+        key, item = (like.key_type, like.item_type) if like is not None else (None, None)
+        entries = [(array.keys.slice(first, count), key), (array.items.slice(first, count), item)]
+        return _hash_lists(_hash_struct(entries, count), offsets - first)
+    inner = like.value_type if like is not None else None
+    return _hash_lists(_hash_array(array.values.slice(first, count), inner), offsets - first)
+
+
+def _struct_fields(array: pa.StructArray, like: pa.DataType | None) -> list[tuple[pa.Array, pa.DataType | None]]:
+    """The fields to hash, in the order of ``like``, each with its own type there."""
+    if like is None:
+        return [(array.field(index), None) for index in range(array.type.num_fields)]
+    positions = {_field_id(array.type.field(index)): index for index in range(array.type.num_fields)}
+    return [
+        (
+            array.field(position)
+            if (position := positions.get(_field_id(field))) is not None
+            else pa.nulls(len(array)),
+            field.type,
+        )
+        for field in like
+    ]
+
+
+def _field_id(field: pa.Field) -> bytes | None:
+    return (field.metadata or {}).get(b"PARQUET:field_id")
 
 
 def _offsets(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[np.int64]:
@@ -220,23 +255,21 @@ def _offsets(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[np.int64]:
     return raw[array.offset :].astype(np.int64)
 
 
-def _hash_struct(fields: list[pa.Array], length: int) -> U64:
+def _hash_struct(fields: list[tuple[pa.Array, pa.DataType | None]], length: int) -> U64:
     sums = np.full(length, _STEP, np.uint64)
-    for index, field in enumerate(fields):
-        sums += _hash_array(field) * _constant(index)
+    for index, (field, like) in enumerate(fields):
+        sums += _hash_array(field, like) * _constant(index)
     _finalize(sums, np.empty_like(sums))
     return sums
 
 
-def _hash_lists(values: pa.Array, offsets: npt.NDArray[np.int64]) -> U64:
+def _hash_lists(elements: U64, offsets: npt.NDArray[np.int64]) -> U64:
     """Elements times a constant of their position, summed per list, with the length mixed in."""
     lengths = np.diff(offsets)
-    first, last = int(offsets[0]), int(offsets[-1])
-    elements = _hash_array(values.slice(first, last - first))
-    positions = np.arange(last - first) - np.repeat(offsets[:-1] - first, lengths)
+    positions = np.arange(len(elements)) - np.repeat(offsets[:-1], lengths)
     weighted = elements * _powers(int(lengths.max(initial=0)))[positions]
     running = np.concatenate(([np.uint64(0)], np.cumsum(weighted, dtype=np.uint64)))
-    sums = running[offsets[1:] - first] - running[offsets[:-1] - first]
+    sums = running[offsets[1:]] - running[offsets[:-1]]
     sums += lengths.astype(np.uint64) * _STEP
     _finalize(sums, np.empty_like(sums))
     return sums

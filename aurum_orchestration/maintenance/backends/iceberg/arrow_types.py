@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -45,70 +47,100 @@ def field_id(field: pa.Field) -> int | None:
 def select_columns(schema: pa.Schema, wanted: Sequence[int | None]) -> list[int | None]:
     """For each wanted field id the position of its column in ``schema``, None where it is missing.
 
-    Raises UnsupportedError when a column has no field id.
+    Raises UnsupportedError when a column, or a field inside one, has no field id.
     """
-    by_id: dict[int, int] = {}
-    for index, field in enumerate(schema):
-        identity = field_id(field)
-        if identity is None:
-            raise UnsupportedError(
-                f"column {field.name!r} of a data file has no field id",
-                hint="Files that were added without field ids need a rewrite by Spark or Trino.",
-            )
-        by_id[identity] = index
-    return [by_id.get(identity) if identity is not None else None for identity in wanted]
+    for field in schema:
+        _require_ids(field, field.name)
+    by_id = {field_id(field): index for index, field in enumerate(schema)}
+    return [by_id.get(identity) for identity in wanted]
+
+
+def _require_ids(field: pa.Field, path: str) -> None:
+    if field_id(field) is None:
+        raise UnsupportedError(
+            f"column {path!r} of a data file has no field id",
+            hint="Files that were added without field ids need a rewrite by Spark or Trino.",
+        )
+    for inner in _struct_fields(field.type):
+        _require_ids(inner, f"{path}.{inner.name}")
+
+
+def _struct_fields(kind: pa.DataType) -> list[pa.Field]:
+    """The fields of the structs nearest inside a type, through lists and maps."""
+    fields = [kind.field(index) for index in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    if pa.types.is_struct(kind):
+        return fields
+    if pa.types.is_map(kind):
+        fields = [kind.key_field, kind.item_field]
+    return [inner for field in fields for inner in _struct_fields(field.type)]
+
+
+def same_type(kind: pa.DataType, target: pa.DataType) -> bool:
+    """True when the types agree and so do the field ids inside: a name may have been given to a new field."""
+    if kind != target:
+        return False
+    if not pa.types.is_nested(kind):
+        return True
+    pairs = ((kind.field(index), target.field(index)) for index in range(kind.num_fields))
+    return all(field_id(own) == field_id(other) and same_type(own.type, other.type) for own, other in pairs)
 
 
 def conform(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """A column in the type of ``field``; a dictionary-encoded string column stays encoded.
 
     Nested fields are matched by field id, so added, dropped, renamed and reordered ones come out right.
+    Raises UnsupportedError when the stored type is none that the table's type can be promoted from.
     """
-    if pa.types.is_dictionary(column.type) and column.type.value_type in (pa.string(), pa.binary()):
+    if pa.types.is_dictionary(column.type) and column.type.value_type == field.type:
         return column
-    if column.type == field.type:
+    if same_type(column.type, field.type):
         return column
     if pa.types.is_nested(field.type) and pa.types.is_nested(column.type):
         return pa.chunked_array([_conform_nested(chunk, field.type) for chunk in column.chunks], type=field.type)
-    return column.cast(field.type)
+    return _cast(column, field.type)
 
 
 def _conform_nested(array: pa.Array, target: pa.DataType) -> pa.Array:
     """An array in the type ``target``, structs matched by field id at every depth, validity kept."""
-    if array.type == target:
+    if same_type(array.type, target):
         return array
-    if pa.types.is_struct(target):
+    if pa.types.is_struct(target) and pa.types.is_struct(array.type):
         by_id = {field_id(array.type.field(index)): index for index in range(array.type.num_fields)}
         children = [
-            _conform_nested(_child(array, by_id[identity]), field.type)
+            _conform_nested(array.field(by_id[identity]), field.type)
             if (identity := field_id(field)) in by_id
             else pa.nulls(len(array), field.type)
             for field in target
         ]
-        return pa.StructArray.from_arrays(children, fields=list(target), mask=_mask(array))
-    if pa.types.is_list(target):
-        values = _conform_nested(array.values, target.value_type)
-        return _with_offsets(array, target, [values])
-    if pa.types.is_map(target):
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, fields=list(target), mask=mask)
+    if pa.types.is_map(target) and pa.types.is_map(array.type):
         entries = pa.StructArray.from_arrays(
             [_conform_nested(array.keys, target.key_type), _conform_nested(array.items, target.item_type)],
             fields=[target.key_field, target.item_field],
         )
-        return _with_offsets(array, target, [entries])
-    return array.cast(target)
+        return _with_child(array, target, entries)
+    if pa.types.is_list(target) and pa.types.is_nested(array.type) and not pa.types.is_struct(array.type):
+        # large, fixed-size and view lists come from writers that store their Arrow schema
+        lists = array if pa.types.is_list(array.type) else _cast(array, pa.list_(array.type.value_field))
+        return _with_child(lists, target, _conform_nested(lists.values, target.value_type))
+    return _cast(array, target)
 
 
-def _child(array: pa.StructArray, index: int) -> pa.Array:
-    return array.field(index)
-
-
-def _mask(array: pa.Array) -> pa.Array | None:
-    return array.is_null() if array.null_count else None
-
-
-def _with_offsets(array: pa.Array, target: pa.DataType, children: Sequence[pa.Array]) -> pa.Array:
-    if pa.types.is_large_list(array.type):
-        array = array.cast(pa.list_(array.type.value_field))
+def _with_child(array: pa.Array, target: pa.DataType, child: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(
-        target, len(array), array.buffers()[:2], null_count=array.null_count, offset=array.offset, children=children
+        target, len(array), array.buffers()[:2], null_count=array.null_count, offset=array.offset, children=[child]
+    )
+
+
+def _cast(values: Any, target: pa.DataType) -> Any:
+    """Values in another type. Raises UnsupportedError when that is no promotion that keeps every value."""
+    kind = values.type
+    # another unit would change the numbers that a checksum is made of
+    if getattr(kind, "unit", None) == getattr(target, "unit", None) or pa.types.is_null(kind):
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return values.cast(target)
+    raise UnsupportedError(
+        f"a data file stores {kind} where the table has {target}",
+        hint="Such files need a rewrite by Spark or Trino.",
     )

@@ -86,14 +86,14 @@ class Rewrite:
             raise
 
     def _flush(self, pieces: list[pa.Table], done: int) -> None:
-        if self._with_checksum:
-            for part in _same_types(pieces):
-                self.before += checksum(part)
-        else:
-            self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
         columns = [
             _assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
         ]
+        if self._with_checksum:
+            for part in _same_types(pieces):
+                self.before += checksum(part, self._schema)
+        else:
+            self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
         self._writer.write(pa.table(columns, names=self._schema.names), (self._total - done) / max(done, 1))
 
     def read_back(self, run: RunContext) -> RowChecksum:
@@ -103,15 +103,15 @@ class Rewrite:
             with open_parquet(self._io, written.location, written.dictionaries) as file:
                 for group in range(file.metadata.num_row_groups):
                     run.check()
-                    after += checksum(file.read_row_group(group, use_threads=False))
+                    after += checksum(file.read_row_group(group, use_threads=False), self._schema)
         return after
 
 
 def _same_types(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     """The pieces concatenated where their types agree (files may differ in what was kept encoded)."""
-    by_types: dict[str, list[pa.Table]] = {}
+    by_types: dict[bytes, list[pa.Table]] = {}
     for piece in pieces:
-        by_types.setdefault(str(piece.schema.types), []).append(piece)
+        by_types.setdefault(piece.schema.serialize().to_pybytes(), []).append(piece)
     return [pa.concat_tables(alike) for alike in by_types.values()]
 
 
