@@ -190,7 +190,7 @@ async def test_a_lease_held_by_another_fails_naming_the_holder_and_is_not_retrie
     assert result.problem is not None
     assert result.problem.type == "lease-held"
     assert "ann@box:7" in (result.problem.detail or "")
-    assert (backend.planned, len(table.files)) == (1, 8)
+    assert (backend.planned, len(table.files), result.warnings) == (1, 8, [])
     history.check(lease)
 
 
@@ -329,16 +329,18 @@ async def test_a_failure_stops_what_stages_at_the_same_time(
 ) -> None:
     make_table(8)
     together = threading.Barrier(2, timeout=SOON)
+    stopped: list[bool] = []
 
     def stage(number: int, run: RunContext) -> None:
         together.wait()
         if number == 1:
             raise OSError("disk on fire")
-        assert run.cancelled.wait(SOON), "nobody stopped the stage"
+        stopped.append(run.cancelled.wait(SOON))
         run.check()
 
     backend.hooks["stage"] = stage
     result = await run(executor, backend)
+    assert stopped == [True]
     assert result.status is MaintenanceStatus.FAILED
     assert "disk on fire" in result.reason
 
@@ -458,13 +460,15 @@ async def test_a_conflict_is_planned_again_and_never_undoes_the_other_writer(
         if number == 2 and doomed in table.files:
             table.replace([doomed], [])
 
+    planned = await run(executor, backend, compact(dry_run=True, max_concurrent_groups=1))
     backend.hooks["commit"] = delete_meanwhile
     result = await run(executor, backend, compact(max_concurrent_groups=1))
 
+    assert result.plan_id == planned.plan_id
     assert result.status is MaintenanceStatus.COMPLETED, result.problem
     assert table.rows() == kept
     assert table.leftovers() == set()
-    assert backend.planned == 2
+    assert backend.planned == 3
     assert result.metrics["conflicts_retried"] == 1
     assert result.metrics["files_rewritten"] == 11
     assert result.verification is not None
@@ -558,6 +562,26 @@ async def test_a_cancel_that_comes_too_late_does_not_hide_that_the_work_is_done(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [one.status for one in history.operations()] == [MaintenanceStatus.COMPLETED]
+
+
+async def test_what_was_staged_when_the_cancel_came_is_not_committed(
+    executor: MaintenanceExecutor, backend: FilesBackend, make_table: MakeTable
+) -> None:
+    table = make_table(4)
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end_well(_: int, run: RunContext) -> None:
+        loop.call_soon_threadsafe(reached.set)
+        assert run.cancelled.wait(SOON)
+
+    backend.hooks["verify"] = end_well
+    task = asyncio.create_task(run(executor, backend))
+    await asyncio.wait_for(reached.wait(), SOON)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (backend.commits, backend.discarded, table.leftovers()) == ([], [1], set())
 
 
 def test_who_names_user_host_and_process() -> None:
