@@ -13,6 +13,7 @@ from pyiceberg.schema import Schema
 from aurum_orchestration.errors import UnsupportedError
 
 FIELD_ID = b"PARQUET:field_id"
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
@@ -120,9 +121,9 @@ def _conform_nested(array: pa.Array, target: pa.DataType) -> pa.Array:
             fields=[target.key_field, target.item_field],
         )
         return _with_child(array, target, entries)
-    if pa.types.is_list(target) and pa.types.is_nested(array.type) and not pa.types.is_struct(array.type):
-        # large, fixed-size and view lists come from writers that store their Arrow schema
-        lists = array if pa.types.is_list(array.type) else _cast(array, pa.list_(array.type.value_field))
+    if pa.types.is_list(target) and any(test(array.type) for test in _LISTS):
+        # large and fixed-size lists come from writers that store their Arrow schema
+        lists = array if pa.types.is_list(array.type) else array.cast(pa.list_(array.type.value_field))
         return _with_child(lists, target, _conform_nested(lists.values, target.value_type))
     return _cast(array, target)
 
@@ -135,9 +136,11 @@ def _with_child(array: pa.Array, target: pa.DataType, child: pa.Array) -> pa.Arr
 
 def _cast(values: Any, target: pa.DataType) -> Any:
     """Values in another type. Raises UnsupportedError when that is no promotion that keeps every value."""
-    kind = values.type
-    # another unit would change the numbers that a checksum is made of
-    if getattr(kind, "unit", None) == getattr(target, "unit", None) or pa.types.is_null(kind):
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    # another unit or scale would change the numbers that a checksum is made of
+    alike = all(getattr(kind, name, None) == getattr(target, name, None) for name in ("unit", "scale"))
+    narrower = pa.types.is_floating(kind) and kind.bit_width > target.bit_width
+    if pa.types.is_null(kind) or (alike and not narrower and not pa.types.is_nested(target)):
         with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return values.cast(target)
     raise UnsupportedError(
