@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
+from sqlalchemy import CTE, Connection, Row, Text, bindparam, column, delete, func, select, tuple_, values
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history.codec import metrics_from_text, metrics_to_text, storable
@@ -23,8 +23,8 @@ _MANY_TABLES = 500
 def record(connection: Connection, points: Iterable[HealthPoint]) -> None:
     """Write the points; one of the same table and moment is replaced."""
     names = [column.name for column in health.columns]
-    values: dict[str, Any] = {name: bindparam(name) for name in names}
-    statement = upsert(connection, health, values, key=["table_id", "at"], change=values)
+    row: dict[str, Any] = {name: bindparam(name) for name in names}
+    statement = upsert(connection, health, row, key=["table_id", "at"], change=row)
     rows = (
         {
             "table_id": storable(str(point.table)),
@@ -44,36 +44,39 @@ def points(connection: Connection, table: TableId, since: datetime | None) -> li
     query = select(health).where(health.c.table_id == storable(str(table))).order_by(health.c.at)
     if since is not None:
         query = query.where(health.c.at >= since)
-    return [
-        HealthPoint(
-            table,
-            row.at,
-            row.state_token,
-            math.nan if row.debt_score is None else row.debt_score,
-            metrics_from_text(row.metrics),
-        )
-        for row in connection.execute(query)
-    ]
+    return [_point(table, row) for row in connection.execute(query)]
 
 
 def latest(connection: Connection, tables: Collection[TableId]) -> dict[TableId, HealthPoint]:
-    """The newest point of each table that has any."""
-    newest = select(health.c.table_id, func.max(health.c.at).label("at")).group_by(health.c.table_id)
-    ids = {storable(str(table)): table for table in tables}
-    if len(ids) <= _MANY_TABLES:
-        newest = newest.where(health.c.table_id.in_(list(ids)))
-    found = newest.subquery()
-    query = select(health).join(found, (health.c.table_id == found.c.table_id) & (health.c.at == found.c.at))
-    return {
-        ids[row.table_id]: HealthPoint(
-            ids[row.table_id], row.at, row.state_token, row.debt_score, metrics_from_text(row.metrics)
-        )
-        for row in connection.execute(query)
-        if row.table_id in ids
-    }
+    """The newest point of each table that has any, in one query that looks at no older ones."""
+    names = {storable(str(table)): table for table in tables}
+    if not names:
+        return {}
+    ids = _given(list(names)) if len(names) <= _MANY_TABLES else _all_tables()
+    other = health.alias()
+    newest = select(func.max(other.c.at)).where(other.c.table_id == ids.c.table_id).scalar_subquery()
+    query = select(health).join(ids, (health.c.table_id == ids.c.table_id) & (health.c.at == newest))
+    rows = connection.execute(query)
+    return {names[row.table_id]: _point(names[row.table_id], row) for row in rows if row.table_id in names}
 
 
 def prune(connection: Connection, older_than: datetime, batch: int) -> int:
     """Delete at most ``batch`` of the points from before, the oldest first; how many it were."""
     old = select(health.c.table_id, health.c.at).where(health.c.at < older_than).order_by(health.c.at).limit(batch)
     return connection.execute(delete(health).where(tuple_(health.c.table_id, health.c.at).in_(old))).rowcount
+
+
+def _point(table: TableId, row: Row[Any]) -> HealthPoint:
+    debt = math.nan if row.debt_score is None else row.debt_score
+    return HealthPoint(table, row.at, row.state_token, debt, metrics_from_text(row.metrics))
+
+
+def _given(tables: Sequence[str]) -> CTE:
+    return values(column("table_id", Text), name="given").data([(table,) for table in tables]).cte("ids")
+
+
+def _all_tables() -> CTE:
+    """Every table of the series: from each the index is asked for the next, because DISTINCT would read it all."""
+    ids = select(func.min(health.c.table_id).label("table_id")).cte("ids", recursive=True)
+    after = select(func.min(health.c.table_id)).where(health.c.table_id > ids.c.table_id).scalar_subquery()
+    return ids.union_all(select(after).where(ids.c.table_id.is_not(None)))

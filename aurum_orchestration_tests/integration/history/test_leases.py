@@ -107,6 +107,9 @@ def test_an_expired_lease_can_be_taken_over_and_the_old_holder_is_told(history: 
     history.release(old)
     history.check(new)
     assert history.holder(FLIGHTS) == new
+    history.release(new)
+    with pytest.raises(LeaseLostError, match=r"taken over with token 2; nobody holds"):
+        history.check(old)
 
 
 def test_renewing_moves_the_expiry_and_keeps_the_token(history: History) -> None:

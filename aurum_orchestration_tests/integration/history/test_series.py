@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pytest
+
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import HealthPoint, History, Pruned
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, NOON, ended, point
@@ -45,6 +47,25 @@ def test_thousands_of_points_at_once(history: History) -> None:
     tables = [TableId("lake", ("n", f"t{number}")) for number in range(2500)]
     history.record_health(point(0, table=table, files=1) for table in tables)
     assert history.health_series(tables[-1]) == [point(0, table=tables[-1], files=1)]
+
+
+@pytest.mark.parametrize("others", [0, 1000])
+def test_the_latest_point_of_each_table(history: History, others: int) -> None:
+    tables = [FLIGHTS, OTHER, *(TableId("lake", ("n", f"t{number}")) for number in range(others))]
+    history.record_health(point(minute, table=table, files=minute) for table in tables for minute in (1, 3, 2))
+    history.record_health([point(9, table=TableId("lake", ("not", "asked")))])
+    unmeasured = TableId("lake", ("never", "measured"))
+    with statements(history) as seen:
+        found = history.latest_health([*tables, unmeasured])
+    assert found == {table: point(3, table=table, files=3) for table in tables}
+    assert len(seen) == 1
+    assert history.latest_health([]) == {}
+
+
+def test_the_latest_point_may_have_no_debt_score(history: History) -> None:
+    assert history.latest_health([FLIGHTS]) == {}
+    history.record_health([point(debt=math.nan)])
+    assert math.isnan(history.latest_health([FLIGHTS])[FLIGHTS].debt_score)
 
 
 def test_points_that_take_their_time_lock_nobody_out(history: History) -> None:

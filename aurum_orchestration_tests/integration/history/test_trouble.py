@@ -13,9 +13,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from aurum_orchestration.errors import AurumError, ConfigurationError, HistoryUnavailableError, MissingExtraError
 from aurum_orchestration.history import History
+from aurum_orchestration.history.faults import unavailable
 from aurum_orchestration_tests.engines import free_port
 from aurum_orchestration_tests.integration.history import workers
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, ended
@@ -111,37 +114,34 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     assert "right to write" in str(error.hint)
 
 
-@pytest.mark.parametrize("what", ["file", "folder", "new"])
-def test_read_only(what: str, sqlite_store: str, tmp_path: Path) -> None:
-    file = file_of(sqlite_store)
-    if what == "new":
+def test_read_only_for_another_user(tmp_path: Path) -> None:
+    files = {name: tmp_path / name / "history.db" for name in ("its file", "its folder", "its empty folder")}
+    for name, file in files.items():
         file.parent.mkdir()
-    else:
-        with History(sqlite_store) as history:
-            write(history)
-    if what == "file":
-        # a folder anybody may write to, with a file that only we may
-        file.parent.chmod(0o777)
-        file.chmod(0o444)
-    else:
-        file.parent.chmod(0o555)
+        if name != "its empty folder":
+            with History(f"sqlite:///{file}") as history:
+                write(history)
+        file.parent.chmod(0o777 if name == "its file" else 0o555)
+    files["its file"].chmod(0o444)
     # pytest's own folders are private
     for folder in list(tmp_path.parents)[:-2]:
         folder.chmod(folder.stat().st_mode | 0o011)
     tmp_path.chmod(0o755)
     mine, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    child = context.Process(
-        target=workers.write_as, args=(sqlite_store, f"sqlite:///{tmp_path}/warm-up.db", NOBODY, theirs)
+    urls = [f"sqlite:///{file}" for file in files.values()]
+    child = multiprocessing.get_context("spawn").Process(
+        target=workers.write_as, args=(urls, f"sqlite:///{tmp_path}/warm-up.db", NOBODY, theirs)
     )
     child.start()
     child.join(60)
+    for file in files.values():
+        file.parent.chmod(0o755)
     assert mine.poll()
-    error = mine.recv()
+    problems = dict(zip(files, mine.recv(), strict=True))
     mine.close()
     theirs.close()
-    assert error["type"] == "history-unavailable", error
-    assert "right to write the history store" in error["hint"]
+    assert {name: problem["type"] for name, problem in problems.items()} == dict.fromkeys(files, "history-unavailable")
+    assert all("right to write the history store" in problem["hint"] for problem in problems.values())
 
 
 # --- PostgreSQL
@@ -220,6 +220,20 @@ def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     with History("postgresql://maria@127.0.0.1/history") as history, pytest.raises(MissingExtraError) as caught:
         write(history)
     assert "aurum-orchestration[postgres]" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (PoolTimeoutError("QueuePool limit of size 5 reached, connection timed out"), "fewer tables at the same time"),
+        (OSError(28, "No space left on device"), "Free space"),
+        (SQLAlchemyError(), "Check the history store"),
+    ],
+)
+def test_troubles_that_are_hard_to_cause(error: SQLAlchemyError | OSError, hint: str) -> None:
+    explained = unavailable(error, "the store")
+    assert hint in str(explained.hint)
+    assert explained.detail.startswith("history store the store: ")
 
 
 # --- URLs

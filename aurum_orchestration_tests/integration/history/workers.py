@@ -9,6 +9,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 from aurum_orchestration.errors import AurumError, LeaseHeldError
 from aurum_orchestration.history import History
@@ -50,19 +51,23 @@ def write(url: str, together: Barrier, name: str) -> None:
         history.record(ended(operation_id=name), who=name)
 
 
-def write_as(url: str, warm_up: str, user: int, answer: Connection) -> None:
-    """Write as another user, who has fewer rights than root; answer with the problem there was."""
+def write_as(urls: list[str], warm_up: str, user: int, answer: Connection) -> None:
+    """Write to stores as another user, who has fewer rights than root; answer with the problem of each."""
     with History(warm_up) as other:
         # imports what writing needs: the other user may not be able to read it
         other.record(ended(), who="root")
-    history = History(url)
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
+    answer.send([problem_of_writing(url) for url in urls])
+
+
+def problem_of_writing(url: str) -> dict[str, Any]:
+    """The problem there was, as data."""
     try:
-        history.record(ended(), who="nobody")
+        with History(url) as history:
+            history.record(ended(), who="nobody")
     except AurumError as error:
-        answer.send(error.problem().model_dump())
-    else:
-        answer.send({"type": "none"})
+        return error.problem().model_dump()
+    return {"type": "none"}
