@@ -45,7 +45,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection | None]:
-        """A connection that sees one consistent state, or None when the store was never written to."""
+        """A connection to read with, or None when the store was never written to."""
         with self._explained():
             if self._missing() or not self._readable():
                 yield None
