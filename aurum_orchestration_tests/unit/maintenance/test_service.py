@@ -185,7 +185,7 @@ async def test_a_batch_with_a_request_nobody_understands_starts_nothing(
         await lake.service.execute_batch_maintenance(
             [{"operation_type": "compaction", "target_table": "disk.ns.a"}, bad]
         )
-    assert len(table.files) == 8
+    assert (len(table.files), lake.service.history.operations()) == (8, [])
 
 
 async def test_a_batch_runs_so_many_at_once_per_backend_and_one_at_a_time_per_table(lake: Lake) -> None:
@@ -193,7 +193,12 @@ async def test_a_batch_runs_so_many_at_once_per_backend_and_one_at_a_time_per_ta
         lake.table(name, 4)
     together = threading.Barrier(2, timeout=SOON)
     backend = lake.backend()
-    backend.hooks["stage"] = lambda _, __: together.wait()
+
+    def hold(_: int, __: RunContext) -> None:
+        together.wait()  # two are at work at once
+        threading.Event().wait(0.05)  # and a third would show up
+
+    backend.hooks["stage"] = hold
     requests = [{"operation_type": "compaction", "target_table": f"disk.ns.{name}"} for name in "aabbccdd"]
     results = await lake.service.execute_batch_maintenance(requests)
     assert backend.busiest == 2
@@ -426,6 +431,7 @@ async def test_in_a_round_one_bad_table_stops_no_other_and_is_named(lake: Lake) 
         "disk.ns.c": "completed",
         "tape.ns.t": "failed",
     }
+    assert statuses(await lake.service.maintain(["tape.**"], ["compaction"])) == [("tape.ns.t", "failed")]
 
 
 async def test_without_a_readable_history_decisions_are_made_and_applies_refused(
