@@ -84,11 +84,13 @@ def _records(content: bytes, start: int, codec: type[Codec] | None, read: Reader
     position = start + SYNC_BYTES
     sync = content[start:position]
     length = len(content)
+    if position > length:
+        raise AvroError("the file is cut short")
     records: list[tuple[Any, ...]] = []
     while position < length:
         count, position = _varint(content, position)
         block, position = _bytes(content, position)
-        if len(sync) < SYNC_BYTES or content[position : position + SYNC_BYTES] != sync:
+        if content[position : position + SYNC_BYTES] != sync:
             raise AvroError("a block is damaged")
         position += SYNC_BYTES
         if codec is not None:

@@ -38,6 +38,8 @@ def catalog_errors(name: str, properties: Mapping[str, Any], *, opening: bool = 
 
 def translate(error: Exception, name: str, properties: Mapping[str, Any], *, opening: bool = False) -> AurumError:
     """The package's error for what a catalog of these properties raised; see :func:`catalog_errors`."""
+    if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
+        error = _missing_module(error)
     text = f"catalog {name!r}: {_scrubbed(_message(error), properties)}"
     kind: type[AurumError]
     if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
@@ -48,7 +50,7 @@ def translate(error: Exception, name: str, properties: Mapping[str, Any], *, ope
         kind, hint = ConfigurationError, "Check the catalog's credentials."
     elif isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)) and opening:
         kind, hint = ConfigurationError, "Check the backend's `catalog:` properties in fleet.yaml."
-    elif isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+    elif isinstance(error, (ValueError, TypeError, FileNotFoundError, iceberg.ValidationError)):
         kind, hint = CorruptTableError, None
     else:
         kind, hint = BackendUnavailableError, "Check that the catalog is up and that its address is right."
@@ -68,8 +70,18 @@ def _scrubbed(text: str, properties: Mapping[str, Any]) -> str:
     return text
 
 
+def _missing_module(error: Exception) -> Exception:
+    """What is behind the error: PyIceberg says that SQLAlchemy is missing when any driver is."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
+
+
 def _install_hint(error: Exception, properties: Mapping[str, Any]) -> str:
-    if str(getattr(error, "name", "")).startswith("psycopg"):
+    module = str(getattr(error, "name", None) or "")
+    if module.startswith("psycopg"):
         return "pip install 'aurum-orchestration[postgres]'"
-    kind = properties.get("type")
-    return f"pip install 'pyiceberg[{kind}]'" if kind else "Install the driver that the catalog needs."
+    if "sql" in (kind := str(properties.get("type", "sql"))):
+        return f"Install the driver {module or 'that the catalog needs'}."
+    return f"pip install 'pyiceberg[{kind}]'"
