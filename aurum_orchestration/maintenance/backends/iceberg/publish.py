@@ -1,0 +1,241 @@
+"""Making a snapshot the head of main, whatever it changes: optimistic, tried again, read back when in doubt.
+
+What could go wrong, and what prevents it:
+
+* a commit of somebody else is lost: the catalog swaps the metadata pointer only if the branch still
+  stands where the snapshot was built on; otherwise it is built again on the new head;
+* the catalog does not answer at the commit: the snapshot id tells, on reading back, whether it landed;
+* manifests of failed attempts stay behind: each attempt removes what it wrote, unless it may have landed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.manifest import ManifestFile, write_manifest_list
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
+
+from aurum_orchestration.errors import (
+    BackendUnavailableError,
+    CommitConflictError,
+    CommitStateUnknownError,
+    TableNotFoundError,
+)
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+_FIRST_WAIT, _LONGEST_WAIT = 0.02, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit that took place: the table after it, its snapshot, the one before, and failed attempts."""
+
+    table: Table
+    snapshot_id: int
+    parent_id: int
+    retries: int
+
+
+class SnapshotBuilder(ABC):
+    """One attempt at a ``replace`` snapshot on top of ``head``: its manifests, its manifest list, its summary."""
+
+    def __init__(self, table: Table, head: Snapshot, snapshot_id: int) -> None:
+        self.table, self.head, self.snapshot_id = table, head, snapshot_id
+        self.uuid = uuid.uuid4()
+        self.written: list[str] = []
+
+    @abstractmethod
+    def manifests(self) -> Sequence[ManifestFile]:
+        """The manifests of the snapshot; those written now are in ``written``."""
+
+    @abstractmethod
+    def summary(self) -> Mapping[str, str]:
+        """What the snapshot's summary says besides the operation."""
+
+    def prepare(self, attempt: int) -> Snapshot:
+        """Write manifests and manifest list; the snapshot that points to them."""
+        metadata = self.table.metadata
+        manifests = list(self.manifests())
+        listing = self.location(f"snap-{self.snapshot_id}-{attempt}-{self.uuid}.avro")
+        sequence_number = metadata.next_sequence_number()
+        self.written.append(listing)
+        with write_manifest_list(
+            format_version=metadata.format_version,
+            output_file=self.table.io.new_output(listing),
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=self.head.snapshot_id,
+            sequence_number=sequence_number,
+            avro_compression=metadata.properties.get("write.avro.compression-codec", "gzip"),  # type: ignore[arg-type]
+        ) as writer:
+            writer.add_manifests(manifests)
+        return Snapshot(
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=self.head.snapshot_id,
+            manifest_list=listing,
+            sequence_number=sequence_number,
+            summary=Summary(operation=Operation.REPLACE, **self.summary()),
+            schema_id=metadata.current_schema_id,
+        )
+
+    def remove(self) -> None:
+        """Delete what this attempt wrote; it is not referenced by anything."""
+        for location in self.written:
+            delete_quietly(self.table, location)
+
+    def location(self, name: str) -> str:
+        """Where a metadata file of that name goes."""
+        return self.table.location_provider().new_metadata_location(name)
+
+
+def publish(table: Table, snapshot_id: int, build: Callable[[Table, Snapshot], SnapshotBuilder]) -> Committed:
+    """Commit what ``build`` makes for the head of main, built again whenever another writer was faster.
+
+    ``build`` raises CommitConflictError when the new head does not allow it. Raises CommitStateUnknownError
+    when even reading back does not tell. Whatever raises, what failed attempts wrote is removed.
+    """
+    wait = _FIRST_WAIT
+    for attempt in range(_ATTEMPTS):
+        head = _head(table)
+        builder = build(table, head)
+        try:
+            snapshot = builder.prepare(attempt)
+        except BaseException:
+            builder.remove()
+            raise
+        try:
+            table = _swap(table, head, snapshot)
+        except CommitFailedException:
+            builder.remove()
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+            table = reload(table)
+            continue
+        except Exception as error:
+            if not _landed(table, lambda now: now.snapshot_by_id(snapshot_id) is not None, error):
+                builder.remove()
+                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
+            table = reload(table)
+        return Committed(table, snapshot_id, head.snapshot_id, attempt)
+    raise CommitConflictError(f"{_ATTEMPTS} commits in a row found that another writer had been faster")
+
+
+def commit_updates(
+    table: Table,
+    requirements: Iterable[TableRequirement],
+    updates: Iterable[TableUpdate],
+    took_place: Callable[[TableMetadata], bool],
+) -> Table:
+    """Commit changes of the metadata alone, such as of a ref, while ``requirements`` hold; the table after it.
+
+    ``took_place`` says of metadata read back whether it has the changes. Raises CommitConflictError when a
+    requirement no longer holds, BackendUnavailableError, CommitStateUnknownError.
+    """
+    needed, wanted = (AssertTableUUID(uuid=table.metadata.table_uuid), *requirements), tuple(updates)
+    wait = _FIRST_WAIT
+    for _ in range(_ATTEMPTS):
+        try:
+            return _commit(table, needed, wanted)
+        except CommitFailedException as error:
+            table = reload(table)
+            try:
+                for requirement in needed:
+                    requirement.validate(table.metadata)
+            except CommitFailedException:
+                raise CommitConflictError(str(error)) from error
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+        except Exception as error:
+            if not _landed(table, took_place, error):
+                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
+            return reload(table)
+    raise CommitConflictError(f"{_ATTEMPTS} commits in a row found that another writer had been faster")
+
+
+def move_main(metadata: TableMetadata, snapshot_id: int) -> SetSnapshotRefUpdate:
+    """The update that lets main point to a snapshot, its own retention settings kept."""
+    ref = metadata.refs.get(MAIN_BRANCH)
+    settings = {
+        "max_ref_age_ms": ref.max_ref_age_ms if ref else None,
+        "max_snapshot_age_ms": ref.max_snapshot_age_ms if ref else None,
+        "min_snapshots_to_keep": ref.min_snapshots_to_keep if ref else None,
+    }
+    return SetSnapshotRefUpdate(
+        ref_name=MAIN_BRANCH,
+        type=SnapshotRefType.BRANCH,
+        snapshot_id=snapshot_id,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def reload(table: Table) -> Table:
+    """The same table as its catalog has it now. Raises TableNotFoundError when it was dropped."""
+    try:
+        now = table.catalog.load_table(table.name())
+    except NoSuchTableError as error:
+        raise TableNotFoundError("the table was dropped during the operation") from error
+    if now.metadata.table_uuid != table.metadata.table_uuid:
+        raise TableNotFoundError("the table was dropped and created anew during the operation")
+    return now
+
+
+def delete_quietly(table: Table, location: str) -> None:
+    """Delete a file that nothing references; a failure leaves it to the next orphan removal."""
+    try:
+        table.io.delete(location)
+    except Exception as error:
+        _log.warning("%s is left behind, the next vacuum removes it: %s", location, error)
+
+
+def _head(table: Table) -> Snapshot:
+    head = table.metadata.snapshot_by_name(MAIN_BRANCH)
+    if head is None:
+        raise CommitConflictError("the table has no snapshot any more")
+    return head
+
+
+def _swap(table: Table, head: Snapshot, snapshot: Snapshot) -> Table:
+    """Ask the catalog to make ``snapshot`` the head of main if it still is ``head``."""
+    metadata = table.metadata
+    requirements = (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head.snapshot_id),
+    )
+    return _commit(
+        table, requirements, (AddSnapshotUpdate(snapshot=snapshot), move_main(metadata, snapshot.snapshot_id))
+    )
+
+
+def _commit(table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]) -> Table:
+    answer = table.catalog.commit_table(table, requirements, updates)
+    return Table(table.name(), answer.metadata, answer.metadata_location, table.io, table.catalog)
+
+
+def _landed(table: Table, took_place: Callable[[TableMetadata], bool], cause: Exception) -> bool:
+    """Read back whether a commit whose answer was lost took place."""
+    for wait in (0.1, 0.5, 2.0):
+        try:
+            return took_place(reload(table).metadata)
+        except TableNotFoundError:
+            raise
+        except Exception:
+            time.sleep(wait)
+    raise CommitStateUnknownError(f"the commit may or may not have taken place: {cause}") from cause
