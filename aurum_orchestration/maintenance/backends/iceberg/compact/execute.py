@@ -88,7 +88,7 @@ class CompactionUnit(Unit):
         self._first = next(iter(removed.values()))
         self._rewrite = Rewrite(
             execution.table.io,
-            [Source(path, file.file_size_in_bytes) for path, file in removed.items()],
+            [Source(path, file.file_size_in_bytes, file.record_count) for path, file in removed.items()],
             execution.schema,
             execution.options,
             self._location,

@@ -33,20 +33,20 @@ class GroupReader:
         self._seen: pa.Schema | None = None
         self._positions: list[int | None] = []
 
-    def pieces(self, location: str, piece_rows: int, piece_bytes: int) -> Iterator[pa.Table]:
+    def pieces(self, location: str, piece_bytes: int) -> Iterator[pa.Table]:
         """The file's rows in tables whose columns stand as in the target schema (by field id), types as read.
 
-        A file within ``piece_rows`` and ``piece_bytes`` (encoded) comes in one piece, a larger one in
-        batches. Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
+        A file of at most about ``piece_bytes`` in memory comes in one piece, a larger one in batches of
+        less. Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
         """
         with self._open(location) as file:
-            metadata = file.metadata
-            decoded = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+            size = _decoded_bytes(file.metadata)
             try:
-                if decoded <= piece_bytes and metadata.num_rows <= piece_rows:
+                if size <= piece_bytes:
                     yield self._select(file.read(use_threads=False))
                 else:
-                    for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                    rows = min(_BATCH_ROWS, max(1, file.metadata.num_rows * piece_bytes // (4 * size)))
+                    for batch in file.iter_batches(batch_size=rows, use_threads=False):
                         yield self._select(pa.Table.from_batches([batch]))
             except (pa.ArrowInvalid, OSError) as error:
                 raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
@@ -69,6 +69,12 @@ class GroupReader:
             pa.nulls(table.num_rows) if position is None else table.column(position) for position in self._positions
         ]
         return pa.table(columns, names=self._names)
+
+
+def _decoded_bytes(metadata: pq.FileMetaData) -> int:
+    """About what a file takes in memory: its pages unpacked, but no less than a word for every value, null or not."""
+    pages = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return int(max(pages, metadata.num_rows * metadata.num_columns * 8))
 
 
 def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.ParquetFile:

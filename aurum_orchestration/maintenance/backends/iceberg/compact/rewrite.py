@@ -5,7 +5,7 @@ Memory is bounded by one row group being filled and one being written, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ class Source:
 
     location: str
     bytes: int
+    rows: int
 
 
 class Rewrite:
@@ -59,24 +60,21 @@ class Rewrite:
         """Read everything and write the replacement."""
         reader = GroupReader(self._io, self._schema)
         pieces: list[pa.Table] = []
-        rows = size = done = 0
+        rows = size = 0
+        done = 0.0
         try:
             for source in self._sources:
                 run.check()
-                for piece in reader.pieces(
-                    source.location, self._options.row_group_rows, self._options.row_group_bytes
-                ):
-                    piece_bytes = piece.nbytes
-                    if pieces and (
-                        rows + piece.num_rows > self._options.row_group_rows
-                        or size + piece_bytes > self._options.row_group_bytes
-                    ):
-                        self._flush(pieces, done)
-                        pieces, rows, size = [], 0, 0
-                    pieces.append(piece)
-                    rows += piece.num_rows
-                    size += piece_bytes
-                done += source.bytes
+                bytes_per_row = source.bytes / max(source.rows, 1)
+                for piece in reader.pieces(source.location, self._options.row_group_bytes):
+                    for part, part_bytes, most in self._slices(piece, bytes_per_row):
+                        if pieces and (rows + part.num_rows > self._options.row_group_rows or size + part_bytes > most):
+                            self._flush(pieces, done)
+                            pieces, rows, size = [], 0, 0
+                        pieces.append(part)
+                        rows += part.num_rows
+                        size += part_bytes
+                        done += part.num_rows * bytes_per_row
                 run.progress(source.bytes, self._total, "bytes")
             if rows:
                 self._flush(pieces, done)
@@ -85,7 +83,21 @@ class Rewrite:
             self._writer.abandon()
             raise
 
-    def _flush(self, pieces: list[pa.Table], done: int) -> None:
+    def _slices(self, piece: pa.Table, bytes_per_row: float) -> Iterator[tuple[pa.Table, int, int]]:
+        """A piece in parts that fit a row group, each with its bytes and how many a row group may have.
+
+        Row groups are a quarter of a file at most, so that files can end near the target.
+        """
+        size, rows = piece.nbytes, piece.num_rows
+        stored = max(rows * bytes_per_row, 1)
+        most = min(self._options.row_group_bytes, max(1, int(self._options.target_bytes / 4 * size / stored)))
+        parts = max(-(-rows // self._options.row_group_rows), -(-size // most))
+        step = max(1, -(-rows // max(parts, 1)))
+        for start in range(0, rows, step):
+            part = piece if step >= rows else piece.slice(start, step)
+            yield part, size * part.num_rows // rows, most
+
+    def _flush(self, pieces: list[pa.Table], done: float) -> None:
         columns = [
             _assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
         ]
@@ -94,7 +106,7 @@ class Rewrite:
                 self.before += checksum(part, self._schema)
         else:
             self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
-        self._writer.write(pa.table(columns, names=self._schema.names), (self._total - done) / max(done, 1))
+        self._writer.write(pa.table(columns, names=self._schema.names), max(self._total - done, 0) / max(done, 1))
 
     def read_back(self, run: RunContext) -> RowChecksum:
         """Rows and checksum of the replacement, read from storage with a reader opened anew."""

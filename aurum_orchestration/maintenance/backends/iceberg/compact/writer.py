@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.table import TableProperties
 
+from aurum_orchestration.maintenance.planner.binpack import files_out
+
 ROW_GROUP_ROWS = 500_000
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 """A row group holds at most this much, decoded: what bounds the memory of a rewrite."""
@@ -21,8 +23,6 @@ ROW_GROUP_BYTES = 64 * 1024 * 1024
 _SAMPLE = 8_192
 _DISTINCT_SHARE = 0.9
 _DICTIONARY_SHARE = 0.5
-_TAIL_SHARE = 0.75
-_FULL_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,7 @@ class WrittenFile:
 
 
 class RollingWriter:
-    """Writes row groups into files, starting a new one near the target size.
-
-    ``expected`` is told how much output is still to come, so that no tiny last file is made.
-    """
+    """Writes row groups into files near the target size, as many as the planner counts on."""
 
     def __init__(self, io: FileIO, schema: pa.Schema, options: WriteOptions, location: Callable[[str], str]) -> None:
         self._io, self._schema, self._options, self._location = io, schema, options, location
@@ -100,11 +97,14 @@ class RollingWriter:
             where = self._location(name)
             self.locations.append(where)
             self._current = _OpenFile(self._io, where, table, self._schema, self._options)
+        before = self._current.sink.tell()
         self._current.write(table)
         so_far = self._current.sink.tell()
         written = so_far + sum(file.bytes for file in self.files)
-        full = so_far >= self._options.target_bytes * _FULL_SHARE
-        if full and written * remaining_share >= self._options.target_bytes * _TAIL_SHARE:
+        # share what is left evenly, so that no small file is made; end nearest to the share
+        left = so_far + written * remaining_share
+        files = files_out(int(left), self._options.target_bytes)
+        if files > 1 and so_far + (so_far - before) / 2 >= left / files:
             self._roll()
 
     def close(self) -> None:
