@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
+    from aurum_orchestration.maintenance.backends.iceberg.sources import Source
 
 ENGINES = ("pyiceberg",)
 
@@ -61,6 +62,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         self._opening = threading.Lock()
         self._opened: Catalog | None = None
         self._measurer: IcebergMeasurer | None = None
+        self._lister: Source | None = None
 
     @property
     def backend_type(self) -> str:
@@ -78,7 +80,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the catalog is kept here
         with self._opening:
-            opened, self._opened, self._measurer = self._opened, None, None
+            opened, self._opened, self._measurer, self._lister = self._opened, None, None, None
         if opened is not None:
             await asyncio.to_thread(opened.close)
 
@@ -99,10 +101,16 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
             return self._opened
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
-        """The catalog's tables, namespaces within namespaces included."""
+        """The catalog's tables, namespaces within namespaces included; what did not change comes from memory."""
         from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables
+        from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
 
-        return list_tables(self.catalog, self.name, patterns)
+        catalog = self.catalog
+        with self._opening:
+            if self._lister is None:
+                self._lister = source_of(catalog)
+            source = self._lister
+        return list_tables(catalog, self.name, patterns, source)
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         """Health of the tables; unchanged ones come from memory."""

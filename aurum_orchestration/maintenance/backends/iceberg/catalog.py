@@ -18,7 +18,7 @@ from sqlalchemy import literal, make_url, select
 from aurum_orchestration.errors import BackendUnavailableError, ConfigurationError, nearest
 from aurum_orchestration.fleet.table_id import TableId, discovered_by
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
-from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
+from aurum_orchestration.maintenance.backends.iceberg.sources import Source, source_of
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
 __all__ = ["catalog_errors", "list_tables", "open_catalog"]
@@ -52,19 +52,21 @@ def open_catalog(name: str, properties: Mapping[str, Any], *, create: bool = Fal
         return catalog
 
 
-def list_tables(catalog: Catalog, backend_name: str, patterns: Sequence[str] = ()) -> list[DiscoveredTable]:
+def list_tables(
+    catalog: Catalog, backend_name: str, patterns: Sequence[str] = (), source: Source | None = None
+) -> list[DiscoveredTable]:
     """The catalog's tables, sorted by id: all, or those that one of the patterns names.
 
     A pattern is a glob over ``namespace.table`` or the name of a namespace, which means everything in
     it. Columns, comment and location come along where the catalog gives them without a request per
-    table: for SQL catalogs.
+    table: for SQL catalogs. A ``source`` that is kept for the next time reads only what is new by then.
     """
 
     def chosen(table: TableId) -> bool:
         return discovered_by(patterns, table)
 
     with catalog_errors(backend_name, catalog.properties):
-        found = source_of(catalog).discover(backend_name, chosen)
+        found = (source or source_of(catalog)).discover(backend_name, chosen)
         return sorted(found, key=lambda discovered: discovered.table)
 
 

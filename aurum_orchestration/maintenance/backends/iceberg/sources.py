@@ -73,6 +73,7 @@ class SqlSource:
         self._catalog = catalog
         self._files = Files(catalog.properties)
         self._has_views: bool | None = None  # not known yet; catalogs of schema V0 have no views
+        self._described: dict[TableId, tuple[str, DiscoveredTable]] = {}  # with the metadata file it was read from
 
     def changed(self, tables: Sequence[TableId], known: Sequence[str | None]) -> Iterator[tuple[int, Found]]:
         """See :class:`Source`."""
@@ -91,14 +92,27 @@ class SqlSource:
         return self._locations([table.name]).get(_key(table))
 
     def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
-        """See :class:`Source`."""
-        tables = [
+        """See :class:`Source`. Reads the metadata files that are new since the last time."""
+        listed = [
             (table, location)
             for (namespace, name), location in self._locations(None).items()
             if chosen(table := TableId(backend, (*namespace.split("."), name)))
         ]
-        opened = self._opened([(position, *item) for position, item in enumerate(tables)])
-        return [_described(tables[position][0], found) for position, found in opened]
+        known = {
+            table: described
+            for table, location in listed
+            if (described := self._described.get(table)) is not None and described[0] == location
+        }
+        stale = [(position, *item) for position, item in enumerate(listed) if item[0] not in known]
+        unread: dict[TableId, DiscoveredTable] = {}
+        for position, found in self._opened(stale):
+            table, location = listed[position]
+            if isinstance(found, AurumError):
+                unread[table] = DiscoveredTable(table, KIND)
+            else:
+                known[table] = location, _described(table, found)
+        self._described = known
+        return [unread.get(table) or known[table][1] for table, _ in listed]
 
     def _opened(self, stale: Sequence[tuple[int, TableId, str]]) -> Iterator[tuple[int, Opened | AurumError]]:
         remote: list[tuple[int, TableId, str]] = []
@@ -206,9 +220,7 @@ def _key(table: TableId) -> tuple[str, str]:
     return (parts[0] if len(parts) == 2 else ".".join(parts[:-1])), parts[-1]
 
 
-def _described(table: TableId, opened: Opened | AurumError) -> DiscoveredTable:
-    if isinstance(opened, AurumError):
-        return DiscoveredTable(table, KIND)
+def _described(table: TableId, opened: Opened) -> DiscoveredTable:
     metadata = opened.metadata
     comment = str((metadata.properties or {}).get("comment", ""))
     return DiscoveredTable(table, KIND, metadata.location, comment, columns_of(metadata))
