@@ -7,8 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from aurum_orchestration.errors import AurumError, LeaseLostError
 from aurum_orchestration.fleet.table_id import TableId
@@ -20,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class KeptLease:
-    """Acquired on entry, renewed by a heartbeat every third of its life, released on exit.
+    """Acquired when made, renewed by a heartbeat every third of its life until it is released.
 
     ``on_lost`` is called from the heartbeat's thread when the store says that the lease is gone.
     """
@@ -44,14 +43,6 @@ class KeptLease:
         context = contextvars.copy_context()
         self._beat = threading.Thread(target=context.run, args=(self._heartbeat,), name="lease", daemon=True)
         self._beat.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     def still_mine(self) -> None:
         """Renew now, so that a whole life of the lease lies ahead. Raises LeaseLostError."""

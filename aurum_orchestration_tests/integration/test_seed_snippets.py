@@ -62,7 +62,7 @@ async def run(snippet: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-BASIC = '''
+BASIC = """
 from aurum_orchestration.maintenance import MaintenanceService, OperationType
 
 # Create service (uses AurumSettings for configuration)
@@ -79,7 +79,7 @@ result = await service.execute_maintenance(
 
 print(f"Operation {result.operation_id} status: {result.status}")
 print(f"Files rewritten: {result.metrics.get('files_rewritten', 0)}")
-'''
+"""
 
 
 @pytest.mark.usefixtures("_lake")
@@ -91,7 +91,7 @@ async def test_basic_usage(capsys: pytest.CaptureFixture[str]) -> None:
     await names["service"].close()
 
 
-BATCH = '''
+BATCH = """
 # Execute multiple operations
 operations = [
     {
@@ -111,7 +111,7 @@ operations = [
 results = await service.execute_batch_maintenance(operations)
 for result in results:
     print(f"Table: {result.config.target_table}, Status: {result.status}")
-'''
+"""
 
 
 @pytest.mark.usefixtures("_lake")
@@ -124,7 +124,7 @@ async def test_batch_operations(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith(f"Table: {TABLE}, Status: completed\nTable: {TABLE}, Status: ")
 
 
-CONFIGURATION = '''
+CONFIGURATION = """
 settings = AurumSettings(
     data_backend=DataBackendSettings(
         trino_host="localhost",
@@ -134,7 +134,7 @@ settings = AurumSettings(
 )
 
 service = MaintenanceService(settings=settings)
-'''
+"""
 
 
 async def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ async def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (backend.host, backend.port) == ("localhost", 8080)
 
 
-TESTING = '''
+TESTING = """
 import pytest
 from unittest.mock import AsyncMock
 from aurum_orchestration.maintenance import MaintenanceFactory, OperationType
@@ -176,7 +176,7 @@ async def test_compaction_operation():
     
     result = await operation.execute(backend, config)
     assert result.status == MaintenanceStatus.COMPLETED
-'''
+"""
 
 
 async def test_testing() -> None:
@@ -187,7 +187,7 @@ async def test_testing() -> None:
     assert (result.metrics["files_rewritten"], result.metrics["files_added"]) == (5, 3)
 
 
-OPERATION = '''
+OPERATION = """
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.interfaces import OperationType
 
@@ -201,9 +201,9 @@ class CustomOperation(BaseMaintenanceOperation):
 
 # Register the operation
 MaintenanceFactory.register_operation(OperationType.CUSTOM, CustomOperation)
-'''
+"""
 
-BACKEND = '''
+BACKEND = """
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 
 class CustomBackend(BaseMaintenanceBackend):
@@ -223,7 +223,7 @@ class CustomBackend(BaseMaintenanceBackend):
 
 # Register the backend
 MaintenanceFactory.register_backend("custom", CustomBackend)
-'''
+"""
 
 
 async def test_extension_points(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ async def test_extension_points(tmp_path: Path) -> None:
     assert {one.operation_id for one in recorded} == {done.operation_id, refused.operation_id}
 
 
-BRIDGE = '''
+BRIDGE = """
 # The IcebergMaintenanceBackend bridges to existing functions
 from aurum_orchestration.maintenance.backends import IcebergMaintenanceBackend
 
@@ -254,7 +254,7 @@ backend = IcebergMaintenanceBackend({
 })
 
 await backend.connect()
-'''
+"""
 
 
 async def test_the_bridge_connects_without_reaching_for_anything() -> None:

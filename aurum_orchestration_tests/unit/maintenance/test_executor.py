@@ -20,6 +20,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.executor import MaintenanceExecutor, default_holder
+from aurum_orchestration.maintenance.flow import Tally
 from aurum_orchestration.maintenance.interfaces import (
     MaintenanceConfig,
     MaintenanceResult,
@@ -295,7 +296,75 @@ async def test_a_result_that_cannot_be_recorded_says_so(
     assert any("not recorded" in warning for warning in result.warnings)
 
 
+async def test_a_store_that_is_away_for_a_while_stops_commits_until_it_is_back(
+    executor: MaintenanceExecutor, backend: FilesBackend, make_table: MakeTable, tmp_path: Path
+) -> None:
+    table = make_table(12)
+    rows = table.rows()
+
+    def rename(old: str, new: str) -> None:
+        with sqlite3.connect(tmp_path / "history.db") as store:
+            store.execute(f"alter table {old} rename to {new}")
+        store.close()
+
+    def take_away(_: int, __: RunContext) -> None:
+        if not backend.commits:
+            rename("aurum_leases", "elsewhere")
+
+    def bring_back(number: int, _: RunContext) -> None:
+        if number == 2:
+            assert backend.commits == [1]
+            rename("elsewhere", "aurum_leases")
+
+    backend.hooks.update(committed=take_away, plan=bring_back)
+    result = await run(executor, backend, compact(max_concurrent_groups=1))
+    assert result.status is MaintenanceStatus.COMPLETED, result.problem
+    assert (result.metrics["files_rewritten"], table.rows()) == (12, rows)
+    assert "history-unavailable" in result.warnings[0]
+
+
+async def test_a_lease_that_cannot_be_given_back_is_left_to_expire(
+    executor: MaintenanceExecutor,
+    backend: FilesBackend,
+    make_table: MakeTable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_table(4)
+
+    def take_away(_: int, __: RunContext) -> None:
+        with sqlite3.connect(tmp_path / "history.db") as store:
+            store.execute("alter table aurum_leases rename to elsewhere")
+        store.close()
+
+    backend.hooks["committed"] = take_away
+    assert (await run(executor, backend)).status is MaintenanceStatus.COMPLETED
+    assert "it expires by itself" in caplog.text
+
+
 # --- units
+
+
+def test_the_undo_of_many_commits_is_told_in_few_lines() -> None:
+    tally = Tally(undo=[f"undo {number}" for number in range(1, 8)])
+    assert tally.undo_text() == "undo 7\nundo 6\nundo 5\n(3 more, one per step)\nundo 1"
+
+
+async def test_what_cannot_be_discarded_is_logged_and_hides_nothing(
+    executor: MaintenanceExecutor, backend: FilesBackend, make_table: MakeTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = make_table(4)
+
+    def bad(_: int, __: RunContext) -> None:
+        table.folder.joinpath("CURRENT").rename(table.folder / "elsewhere")
+        table.folder.rename(table.folder.with_name("moved"))
+        table.folder.write_text("a file where the folder was")
+        raise OSError("disk on fire")
+
+    backend.hooks["stage"] = bad
+    result = await run(executor, backend)
+    assert "disk on fire" in result.reason
+    assert "could not be removed" in caplog.text
 
 
 async def test_one_bad_unit_among_many_stops_the_run_and_leaves_what_was_committed(
@@ -582,6 +651,34 @@ async def test_what_was_staged_when_the_cancel_came_is_not_committed(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (backend.commits, backend.discarded, table.leftovers()) == ([], [1], set())
+
+
+async def test_a_cancel_while_recording_waits_for_the_record(
+    executor: MaintenanceExecutor,
+    backend: FilesBackend,
+    make_table: MakeTable,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_table(1)
+    reached, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    record = history.record
+
+    def slow(result: MaintenanceResult, *, who: str) -> None:
+        loop.call_soon_threadsafe(reached.set)
+        assert go.wait(SOON)
+        record(result, who=who)
+
+    monkeypatch.setattr(history, "record", slow)
+    task = asyncio.create_task(run(executor, backend))
+    await asyncio.wait_for(reached.wait(), SOON)
+    task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [str(one.status) for one in history.operations()] == ["skipped"]
 
 
 def test_who_names_user_host_and_process() -> None:

@@ -138,6 +138,8 @@ async def test_only_numbers_become_metrics(tmp_path: Path) -> None:
     config = MaintenanceConfig(operation_type="polish", target_table="files.a.b")
     result = await Polish().execute(FilesBackend({"root": str(tmp_path)}), config)
     assert (str(result.status), result.metrics) == ("completed", {"shine": 1})
+    planned = await Polish().execute(FilesBackend({"root": str(tmp_path)}), config.model_copy(update={"dry_run": True}))
+    assert str(planned.status) == "planned"
 
 
 async def test_an_operation_executed_on_a_backend_that_is_down_is_a_failed_result(tmp_path: Path) -> None:

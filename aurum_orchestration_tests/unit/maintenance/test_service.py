@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from aurum_orchestration.maintenance import (
 )
 from aurum_orchestration.maintenance.interfaces import RunContext
 from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.threads import run_sync
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.unit.maintenance.files import FilesBackend, FileTable
 from aurum_orchestration_tests.unit.maintenance.test_executor import SOON, snapshot
@@ -113,6 +115,7 @@ async def test_a_type_that_several_backends_have_is_not_guessed(lake: Lake) -> N
         ("disc", "compaction", "disk.ns.a", "'disk'"),
         (None, "compaction", "tap.ns.a", "'tape'"),
         ("disk", "compactoin", "disk.ns.a", "'compaction'"),
+        ("iceberg", "compaction", "disk.ns.a", "Known: disk, files, tape."),
     ],
 )
 async def test_an_unknown_name_raises_with_the_nearest(
@@ -582,6 +585,25 @@ async def test_backends_connect_when_first_used_and_again_after_a_disconnect(lak
     assert lake.backend() is not backend
 
 
+async def test_a_backend_that_cannot_be_closed_stops_no_other_from_closing(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    async def bad(_: object) -> None:
+        raise BackendUnavailableError("stuck")
+
+    async def good(connection: object) -> None:
+        closed.append(connection)
+
+    await lake.service.connect()
+    monkeypatch.setattr(lake.backend("disk"), "_close_connection", bad)
+    monkeypatch.setattr(lake.backend("tape"), "_close_connection", good)
+    with pytest.raises(BackendUnavailableError, match="stuck"):
+        await lake.service.disconnect()
+    assert len(closed) == 1
+
+
 async def test_services_with_different_settings_live_side_by_side(
     tmp_path: Path,
 ) -> None:
@@ -606,6 +628,25 @@ async def test_services_with_different_settings_live_side_by_side(
     for service, found in zip(services, results, strict=True):
         assert [one.operation_id for one in service.history.operations()] == [found[0].operation_id]
         await service.close()
+
+
+def test_threads_that_each_run_a_loop_share_a_service(tmp_path: Path) -> None:
+    MaintenanceFactory.register_backend("files", FilesBackend)
+    for name in ("disk", "tape"):
+        (tmp_path / name).mkdir()
+    lake = Lake(tmp_path)
+    lake.table("a", 8)
+    together = threading.Barrier(4, timeout=SOON)
+
+    def ask() -> list[str]:
+        together.wait()
+        return [status.table for status in run_sync(lake.service.status())]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask) for _ in range(4)]
+        assert [answer.result(SOON) for answer in answers] == [["disk.ns.a"]] * 4
+    assert lake.backend().connections == 1
+    run_sync(lake.service.close())
 
 
 def test_a_service_comes_from_the_environment_and_touches_nothing(

@@ -25,7 +25,7 @@ def test_a_new_attempt_forgets_a_failure_but_not_an_end() -> None:
     stop = StopSignal()
     stop.fail(OSError("x"))
     assert not stop.begin().is_set()
-    assert stop.cause is None
+    assert [stop.cause] == [None]
     lost = LeaseLostError("lost")
     stop.fail(OSError("y"))
     stop.end(lost)  # an end goes before a failure: it decides whether another attempt starts
