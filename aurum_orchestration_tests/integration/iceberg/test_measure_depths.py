@@ -21,7 +21,7 @@ from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 from aurum_orchestration.maintenance.planner.binpack import is_small, pack
 from aurum_orchestration_tests.integration.iceberg.claims import MIB, claim, measure
-from aurum_orchestration_tests.integration.iceberg.support import append_numbers, fields, make_table, spec_of
+from aurum_orchestration_tests.integration.iceberg.support import append_numbers, fields, make_table, plan_of, spec_of
 
 NUMBERS = fields(id=LongType())
 REGIONAL = fields(id=LongType(), region=StringType())
@@ -43,10 +43,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def expected(table: Table, target_mb: int, min_input_files: int, max_group_size_mb: int) -> dict[str, float]:
-    """What pack() says over PyIceberg's own listing of the live files."""
+    """What pack() says over PyIceberg's own listing of the live files, in the order of their commits."""
     sizes: defaultdict[Any, list[int]] = defaultdict(list)
-    for file in table.inspect.files().to_pylist():
-        sizes[(file["spec_id"], repr(file.get("partition")))].append(file["file_size_in_bytes"])
+    for entry in sorted(table.inspect.entries().to_pylist(), key=lambda entry: entry["sequence_number"]):
+        file = entry["data_file"]
+        sizes[repr(file["partition"])].append(file["file_size_in_bytes"])
     target = target_mb * MIB
     small = excess = rewritten = 0
     for partition in sizes.values():
@@ -77,6 +78,9 @@ def test_exact_numbers_are_what_pack_says_over_the_live_files(catalog: SqlCatalo
     wanted = expected(table, 8, rules["min_input_files"], 20)
     assert {name: found[name] for name in wanted} == wanted
     assert found["exact"] == 1
+    steps = plan_of(table, **rules).steps
+    assert found["excess_files"] == sum(len(step.detail["files"]) - step.detail["files_out"] for step in steps)
+    assert found["small_bytes"] == sum(step.detail["bytes"] for step in steps)
     assert found["avg_file_bytes"] == pytest.approx(wanted["data_bytes"] / wanted["data_files"])
 
 

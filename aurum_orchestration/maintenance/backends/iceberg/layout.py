@@ -45,9 +45,9 @@ class Layout:
 
 
 def layout_of(files: Iterable[LiveFile], rules: Rules) -> Layout:
-    """The layout of live data files, given in the order of the manifests."""
+    """The layout of live data files, given in the order of the manifests; packed as they were committed."""
     partitions: defaultdict[tuple[object, ...], list[LiveFile]] = defaultdict(list)
-    for file in files:
+    for file in sorted(files, key=_committed):
         partitions[(file.spec_id, file.partition)].append(file)
     count = size = rows = small = excess = 0
     candidates: list[LiveFile] = []
@@ -73,6 +73,10 @@ def layout_of(files: Iterable[LiveFile], rules: Rules) -> Layout:
         "partitions": len(partitions),
     }
     return Layout({name: float(value) for name, value in metrics.items()}, candidates)
+
+
+def _committed(file: LiveFile) -> int:
+    return file.sequence_number
 
 
 def estimate(state: TableState, rules: Rules) -> tuple[int, int]:

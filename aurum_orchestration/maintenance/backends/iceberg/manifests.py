@@ -18,17 +18,18 @@ DATA, POSITION_DELETES, EQUALITY_DELETES = 0, 1, 2
 DELETED = 2
 """Status of an entry whose file is no longer part of the table."""
 
-_LIST: Projection = (500, 502, 517, 504, 505)
-_ENTRY: Projection = (0, (2, (134, 101, 102, 103, 104, 131)))
+_LIST: Projection = (500, 502, 517, 504, 505, 515)
+_ENTRY: Projection = (0, 3, (2, (134, 101, 102, 103, 104, 131)))
 
 
 class Manifest(NamedTuple):
     """A manifest of a snapshot. ``live`` counts the files it adds to the snapshot, None when unknown."""
 
     path: str
-    spec_id: int | None
-    deletes: bool
-    live: int | None
+    spec_id: int | None = None
+    deletes: bool = False
+    live: int | None = None
+    sequence_number: int = 0
 
 
 class LiveFile(msgspec.Struct, frozen=True, gc=False):
@@ -41,17 +42,22 @@ class LiveFile(msgspec.Struct, frozen=True, gc=False):
     file_size_in_bytes: int
     key_metadata: bytes | None
     spec_id: int
+    sequence_number: int
 
 
 def read_manifest_list(location: str, content: bytes) -> list[Manifest]:
     """The manifests that a manifest list names. Raises CorruptTableError."""
     try:
         return [
-            Manifest(path.decode(), spec_id, kind == 1, None if added is None or existing is None else added + existing)
-            for path, spec_id, kind, added, existing in read_avro(content, _LIST).records
+            Manifest(path.decode(), spec_id, kind == 1, _sum(added, existing), sequence_number or 0)
+            for path, spec_id, kind, added, existing, sequence_number in read_avro(content, _LIST).records
         ]
     except (AvroError, AttributeError) as error:
         raise CorruptTableError(f"manifest list {location}: {error}") from error
+
+
+def _sum(added: int | None, existing: int | None) -> int | None:
+    return None if added is None or existing is None else added + existing
 
 
 def read_manifest(manifest: Manifest, content: bytes) -> list[LiveFile]:
@@ -68,10 +74,13 @@ def _live_files(manifest: Manifest, content: bytes) -> Iterator[LiveFile]:
     if spec_id is None:
         spec_id = int(file.metadata.get("partition-spec-id", b"0"))
     formats: dict[bytes, str] = {}
-    for status, (kind, format_, partition, rows, size, key) in file.records:
+    inherited = manifest.sequence_number
+    for status, number, (kind, format_, partition, rows, size, key) in file.records:
         if status != DELETED:
             name = formats.get(format_) or formats.setdefault(format_, format_.decode().upper())
-            yield LiveFile(kind or DATA, name, partition, rows, size, key, spec_id)
+            yield LiveFile(
+                kind or DATA, name, partition, rows, size, key, spec_id, inherited if number is None else number
+            )
 
 
 class Contents(NamedTuple):
@@ -95,7 +104,7 @@ class ManifestReader:
         if state.manifest_list is not None:
             manifests = read_manifest_list(state.manifest_list, files.read(state.manifest_list))
         else:
-            manifests = [Manifest(path, None, False, None) for path in state.manifests]
+            manifests = [Manifest(path) for path in state.manifests]
         wanted = [manifest for manifest in manifests if manifest.live != 0]
         contents = Contents(len(manifests), [], [])
 
