@@ -37,8 +37,8 @@ def table_specs(fleet: Fleet) -> list[dg.AssetSpec]:
             specs[spec.key] = spec
     if not tables:
         _log.warning(
-            "No table is known yet, so there are no table assets. Run the health job, or `aurum status`, "
-            "with the backends up, and reload this code location."
+            "No table is known yet, so there are no table assets. Run the job health, or the command aurum discover, "
+            "with the backends up; then reload this code location."
         )
     return list(specs.values())
 
