@@ -12,6 +12,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -50,6 +51,7 @@ def embedded_postgres() -> Iterator[str]:
         nobody = pwd.getpwnam("nobody")
         identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        binaries = _within_reach(binaries, folder)
     data, log = folder / "data", folder / "log"
     try:
         init: list[str | Path] = [
@@ -98,6 +100,17 @@ def _postgres_binaries() -> Path:
     if importlib.util.find_spec("psycopg") is None:
         missing("postgres", "psycopg is not installed")
     return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def _within_reach(binaries: Path, folder: Path) -> Path:
+    """The binaries where any user may run them: copied into the folder when a folder above them is closed to others."""
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.resolve().parents):
+        return binaries
+    package = binaries.parents[1]
+    # the wheel's shared libraries stand beside the package, and are found from where the binaries are
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, folder / "install" / part.name, symlinks=True)
+    return folder / "install" / binaries.relative_to(package.parent)
 
 
 @contextmanager
