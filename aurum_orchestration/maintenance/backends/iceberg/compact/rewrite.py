@@ -5,8 +5,8 @@ Memory is bounded by one row group being filled and one being written, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from pyiceberg.io import FileIO
@@ -59,43 +59,32 @@ class Rewrite:
     def run(self, run: RunContext) -> None:
         """Read everything and write the replacement."""
         reader = GroupReader(self._io, self._schema)
-        pieces: list[pa.Table] = []
-        rows = size = 0
+        group = _RowGroup()
         done = 0.0
         try:
             for source in self._sources:
                 run.check()
-                bytes_per_row = source.bytes / max(source.rows, 1)
+                stored = source.bytes / max(source.rows, 1)
                 for piece in reader.pieces(source.location, self._options.row_group_bytes):
-                    for part, part_bytes, most in self._slices(piece, bytes_per_row):
-                        if pieces and (rows + part.num_rows > self._options.row_group_rows or size + part_bytes > most):
-                            self._flush(pieces, done)
-                            pieces, rows, size = [], 0, 0
-                        pieces.append(part)
-                        rows += part.num_rows
-                        size += part_bytes
-                        done += part.num_rows * bytes_per_row
+                    memory = piece.nbytes / max(piece.num_rows, 1)
+                    start = 0
+                    while start < piece.num_rows:
+                        room = group.room(self._options, memory, stored)
+                        if room < 1 and group.pieces:
+                            self._flush(group.pieces, done)
+                            group = _RowGroup()
+                            continue
+                        part = piece.slice(start, max(room, 1))
+                        group.add(part, memory, stored)
+                        start += part.num_rows
+                        done += part.num_rows * stored
                 run.progress(source.bytes, self._total, "bytes")
-            if rows:
-                self._flush(pieces, done)
+            if group.pieces:
+                self._flush(group.pieces, done)
             self._writer.close()
         except BaseException:
             self._writer.abandon()
             raise
-
-    def _slices(self, piece: pa.Table, bytes_per_row: float) -> Iterator[tuple[pa.Table, int, int]]:
-        """A piece in parts that fit a row group, each with its bytes and how many a row group may have.
-
-        Row groups are a quarter of a file at most, so that files can end near the target.
-        """
-        size, rows = piece.nbytes, piece.num_rows
-        stored = max(rows * bytes_per_row, 1)
-        most = min(self._options.row_group_bytes, max(1, int(self._options.target_bytes / 4 * size / stored)))
-        parts = max(-(-rows // self._options.row_group_rows), -(-size // most))
-        step = max(1, -(-rows // max(parts, 1)))
-        for start in range(0, rows, step):
-            part = piece if step >= rows else piece.slice(start, step)
-            yield part, size * part.num_rows // rows, most
 
     def _flush(self, pieces: list[pa.Table], done: float) -> None:
         columns = [
@@ -117,6 +106,32 @@ class Rewrite:
                     run.check()
                     after += checksum(file.read_row_group(group, use_threads=False), self._schema)
         return after
+
+
+@dataclass
+class _RowGroup:
+    """Rows to be written together, with the bytes that they take in memory and took on storage."""
+
+    pieces: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
+    memory: float = 0.0
+    stored: float = 0.0
+
+    def room(self, options: WriteOptions, memory: float, stored: float) -> int:
+        """How many more rows of so many bytes fit. At most an eighth of a file, so that files end near the target."""
+        return int(
+            min(
+                options.row_group_rows - self.rows,
+                (options.row_group_bytes - self.memory) / max(memory, 1),
+                (options.target_bytes / 8 - self.stored) / max(stored, 0.01),
+            )
+        )
+
+    def add(self, piece: pa.Table, memory: float, stored: float) -> None:
+        self.pieces.append(piece)
+        self.rows += piece.num_rows
+        self.memory += piece.num_rows * memory
+        self.stored += piece.num_rows * stored
 
 
 def _same_types(pieces: Sequence[pa.Table]) -> list[pa.Table]:

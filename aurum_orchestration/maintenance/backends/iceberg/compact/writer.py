@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.table import TableProperties
 
-from aurum_orchestration.maintenance.planner.binpack import files_out
+from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, files_out
 
 ROW_GROUP_ROWS = 500_000
 ROW_GROUP_BYTES = 64 * 1024 * 1024
@@ -22,6 +22,7 @@ ROW_GROUP_BYTES = 64 * 1024 * 1024
 
 _SAMPLE = 8_192
 _DISTINCT_SHARE = 0.9
+_LEAST_SHARE = SMALL_SHARE + 1 / 16
 _DICTIONARY_SHARE = 0.5
 
 
@@ -101,10 +102,10 @@ class RollingWriter:
         self._current.write(table)
         so_far = self._current.sink.tell()
         written = so_far + sum(file.bytes for file in self.files)
-        # share what is left evenly, so that no small file is made; end nearest to the share
-        left = so_far + written * remaining_share
-        files = files_out(int(left), self._options.target_bytes)
-        if files > 1 and so_far + (so_far - before) / 2 >= left / files:
+        # share what is left evenly and end nearest to the share, unless a small file might be left
+        after = written * remaining_share
+        share = (so_far + after) / files_out(int(so_far + after), self._options.target_bytes)
+        if so_far + (so_far - before) / 2 >= share and after >= self._options.target_bytes * _LEAST_SHARE:
             self._roll()
 
     def close(self) -> None:
