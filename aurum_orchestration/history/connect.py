@@ -45,13 +45,22 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection | None]:
-        """A connection to read with, or None when the store was never written to."""
+        """A connection to read with, or None when the store was never written to.
+
+        An older store is read as if it were migrated and stays as it is: a dry run writes nothing.
+        """
         with self._explained():
-            if self._missing() or not self._readable():
+            found = None if self._missing() else self._revision()
+            if found is None:
                 yield None
-                return
-            with self._engine().connect() as connection:
-                yield connection
+            elif found == HEAD:
+                with self._engine().connect() as connection:
+                    yield connection
+            else:
+                with self._transaction() as connection:
+                    upgrade(connection)
+                    yield connection
+                    connection.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -74,17 +83,15 @@ class Store:
     def _missing(self) -> bool:
         return self._path is not None and not self._path.exists()
 
-    def _readable(self) -> bool:
-        """True when there is a schema to read from; an older one is migrated first."""
+    def _revision(self) -> str | None:
+        """The schema's revision, None when there is none; looked up until it is the current one."""
         if not self._current:
             with self._engine().connect() as connection:
                 found = revision(connection)
-            if found is None:
-                return False
             if found != HEAD:
-                self._prepare()
+                return found
             self._current = True
-        return True
+        return HEAD
 
     def _prepare(self) -> None:
         if self._path is not None:
@@ -96,10 +103,15 @@ class Store:
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
+        with self._transaction() as connection:
+            yield connection
+            connection.commit()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """A connection whose transaction holds the write lock from its start; rolled back unless committed."""
         with self._engine().connect() as plain:
-            connection = plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-            with connection.begin():
-                yield connection
+            yield plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     def _engine(self) -> Engine:
         with self._lock:
