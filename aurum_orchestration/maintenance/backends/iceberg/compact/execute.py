@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyiceberg.io.pyarrow import (
@@ -22,6 +23,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rew
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID, undo_data, undo_text
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     PlanStep,
@@ -48,7 +50,8 @@ class CompactionExecution:
         self.table = state.table
         self.schema = arrow_schema(state.table.schema())
         self.options = WriteOptions.of(state.table.metadata.properties, self.parameters.target_file_size_mb * MIB)
-        self.lock = threading.Lock()
+        self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
+        self._reading = threading.Lock()
 
     def units(self) -> Iterator[Unit]:
         """One unit per group. Raises StateDriftedError when the table no longer fits the plan."""
@@ -56,6 +59,12 @@ class CompactionExecution:
         self._refuse_drift(live)
         for step in self.plan.steps:
             yield CompactionUnit(step, self, {path: live[path] for path in step.detail["files"]})
+
+    def count_read(self, run: RunContext, size: int) -> None:
+        """Tell the progress of all groups together; called from the threads that stage them."""
+        with self._reading:
+            self._read += size
+            run.progress(self._read, self._to_read, "bytes")
 
     def _refuse_drift(self, live: dict[str, DataFile]) -> None:
         now, then = self.state.fingerprint(), self.plan.fingerprint
@@ -97,7 +106,7 @@ class CompactionUnit(Unit):
 
     def stage(self, run: RunContext) -> None:
         """Write the replacement files."""
-        self._rewrite.run(run)
+        self._rewrite.run(run, partial(self._execution.count_read, run))
 
     def verify(self, run: RunContext) -> Verification | None:
         """Read the replacement back; None when the parameters say not to."""
@@ -124,7 +133,7 @@ class CompactionUnit(Unit):
             base,
             Replacement(self._first.spec_id, self._removed, added),
             execution.reader,
-            {"aurum.operation-id": run.operation_id, "aurum.plan-id": execution.plan.plan_id},
+            {OPERATION_ID: run.operation_id, "aurum.plan-id": execution.plan.plan_id},
         )
         execution.table = done.table
         return UnitOutcome(
@@ -137,7 +146,8 @@ class CompactionUnit(Unit):
                 "rows_rewritten": sum(file.record_count for file in added),
                 "commit_retries": done.retries,
             },
-            undo=f"roll back to snapshot {done.parent_id} while it is not expired and nothing was committed since",
+            undo=undo_text(run.operation_id, done),
+            undo_data=undo_data(done),
         )
 
     def discard(self) -> None:

@@ -56,8 +56,8 @@ class Rewrite:
         """Every file begun, finished or not: what a discard must delete."""
         return self._writer.locations
 
-    def run(self, run: RunContext) -> None:
-        """Read everything and write the replacement."""
+    def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
+        """Read everything and write the replacement. ``on_read`` is told the bytes of each file read."""
         reader = GroupReader(self._io, self._schema)
         group = _RowGroup()
         done = 0.0
@@ -78,7 +78,7 @@ class Rewrite:
                         group.add(part, memory, stored)
                         start += part.num_rows
                         done += part.num_rows * stored
-                run.progress(source.bytes, self._total, "bytes")
+                on_read(source.bytes)
             if group.pieces:
                 self._flush(group.pieces, done)
             self._writer.close()
