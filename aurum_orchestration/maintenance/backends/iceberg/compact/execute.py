@@ -49,7 +49,9 @@ class CompactionExecution:
         self.workers = self.parameters.max_concurrent_groups
         self.table = state.table
         self.schema = arrow_schema(state.table.schema())
-        self.options = WriteOptions.of(state.table.metadata.properties, self.parameters.target_file_size_mb * MIB)
+        self.options = WriteOptions.of(
+            state.table.metadata.properties, self.parameters.target_file_size_mb * MIB, state.table.schema()
+        )
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
         self._reading = threading.Lock()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import parquet_path_to_id_mapping
+from pyiceberg.schema import Schema
 from pyiceberg.table import TableProperties
+from pyiceberg.types import BooleanType
 
+from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, files_out
 
 ROW_GROUP_ROWS = 500_000
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 """A row group holds at most this much, decoded: what bounds the memory of a rewrite."""
 
+_CODECS = {"none", "snappy", "gzip", "brotli", "lz4", "zstd"}
+_BLOOM_RATE = "write.parquet.bloom-filter-fpp.column."
 _SAMPLE = 8_192
 _DISTINCT_SHARE = 0.9
 _LEAST_SHARE = SMALL_SHARE + 1 / 16
@@ -38,16 +46,30 @@ class WriteOptions:
     page_bytes: int
     page_rows: int
     dictionary_bytes: int
+    bloom_bytes: int
+    bloom: Mapping[str, float]
+    """Parquet paths of the columns that get a bloom filter, with its rate of false positives."""
 
     @classmethod
-    def of(cls, properties: Mapping[str, str], target_bytes: int) -> WriteOptions:
-        """Options from table properties; names and defaults as in Apache Iceberg's documentation."""
+    def of(cls, properties: Mapping[str, str], target_bytes: int, schema: Schema) -> WriteOptions:
+        """Options from table properties; names and defaults as in Apache Iceberg's documentation.
+
+        Raises UnsupportedError for a value that is none or a codec that is not there.
+        """
 
         def number(name: str, default: int) -> int:
-            return int(properties.get(name) or default)
+            value = properties.get(name) or default
+            try:
+                return int(value)
+            except ValueError as error:
+                raise UnsupportedError(f"the table's property {name} is {value!r}, not a number") from error
 
-        codec = properties.get(TableProperties.PARQUET_COMPRESSION, TableProperties.PARQUET_COMPRESSION_DEFAULT)
-        level = properties.get(TableProperties.PARQUET_COMPRESSION_LEVEL)
+        codec = properties.get(TableProperties.PARQUET_COMPRESSION, TableProperties.PARQUET_COMPRESSION_DEFAULT).lower()
+        codec = "none" if codec == "uncompressed" else codec
+        if codec not in _CODECS or not (codec == "none" or pa.Codec.is_available(codec)):
+            raise UnsupportedError(f"the table's Parquet files are compressed by {codec!r}, which cannot be written")
+        leveled = codec != "none" and pa.Codec.supports_compression_level(codec)
+        level = number(TableProperties.PARQUET_COMPRESSION_LEVEL, 3 if codec == "zstd" else 0) if leveled else 0
         return cls(
             target_bytes=target_bytes,
             row_group_rows=min(
@@ -60,14 +82,40 @@ class WriteOptions:
                     TableProperties.PARQUET_ROW_GROUP_SIZE_BYTES, TableProperties.PARQUET_ROW_GROUP_SIZE_BYTES_DEFAULT
                 ),
             ),
-            codec="none" if codec.lower() == "uncompressed" else codec.lower(),
-            level=int(level) if level else (3 if codec.lower() == "zstd" else None),
+            codec=codec,
+            level=level or None,
             page_bytes=number(TableProperties.PARQUET_PAGE_SIZE_BYTES, TableProperties.PARQUET_PAGE_SIZE_BYTES_DEFAULT),
             page_rows=number(TableProperties.PARQUET_PAGE_ROW_LIMIT, TableProperties.PARQUET_PAGE_ROW_LIMIT_DEFAULT),
             dictionary_bytes=number(
                 TableProperties.PARQUET_DICT_SIZE_BYTES, TableProperties.PARQUET_DICT_SIZE_BYTES_DEFAULT
             ),
+            bloom_bytes=number(
+                TableProperties.PARQUET_BLOOM_FILTER_MAX_BYTES, TableProperties.PARQUET_BLOOM_FILTER_MAX_BYTES_DEFAULT
+            ),
+            bloom=_bloom_columns(properties, schema),
         )
+
+    def bloom_filters(self, rows: int) -> dict[str, dict[str, float]]:
+        """Bloom filters for row groups of so many rows, as distinct values as fit into the bytes allowed."""
+        return {
+            path: {"ndv": max(1, min(rows, int(-self.bloom_bytes * math.log(1 - rate**0.125)))), "fpp": rate}
+            for path, rate in self.bloom.items()
+        }
+
+
+def _bloom_columns(properties: Mapping[str, str], schema: Schema) -> dict[str, float]:
+    prefix = f"{TableProperties.PARQUET_BLOOM_FILTER_COLUMN_ENABLED_PREFIX}."
+    wanted = [
+        key.removeprefix(prefix) for key, value in properties.items() if key.startswith(prefix) and value == "true"
+    ]
+    paths = {identity: path for path, identity in parquet_path_to_id_mapping(schema).items()} if wanted else {}
+    rates: dict[str, float] = {}
+    for name in wanted:
+        with contextlib.suppress(ValueError):  # a column that was dropped
+            column = schema.find_field(name)
+            if column.field_id in paths and not isinstance(column.field_type, BooleanType):
+                rates[paths[column.field_id]] = float(properties.get(_BLOOM_RATE + name) or 0.01)
+    return rates
 
 
 @dataclass
@@ -148,6 +196,9 @@ class _OpenFile:
             data_page_size=options.page_bytes,
             dictionary_pagesize_limit=options.dictionary_bytes,
             write_batch_size=options.page_rows,
+            max_rows_per_page=options.page_rows,
+            store_decimal_as_integer=True,
+            bloom_filter_options=options.bloom_filters(first.num_rows) or None,
             store_schema=False,
         )
 
