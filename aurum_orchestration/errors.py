@@ -189,6 +189,12 @@ class CommitConflictError(TransientError):
     default_hint = "Run again: it plans from the new state."
 
 
+class UndoRefusedError(PermanentError):
+    """An operation cannot be taken back: nothing can, or something was committed on top of it since."""
+
+    type, title, status = "undo-refused", "Cannot be undone", 409
+
+
 class CommitStateUnknownError(TransientError):
     """The catalog did not say whether the commit took place, and reading back did not tell either."""
 

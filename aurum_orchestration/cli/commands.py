@@ -17,6 +17,7 @@ from aurum_orchestration.cli.values import parse_parameters, parse_since
 from aurum_orchestration.errors import AurumError, RequestError, UnknownNameError, nearest
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus, OperationType
+from aurum_orchestration.maintenance.operations.undo import UNDO
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, TableEntry, TableStatus
 
@@ -70,7 +71,7 @@ def _check_names(service: MaintenanceService, tables: Sequence[str], operations:
     for glob in tables:
         if not service.history.operations(1, tables=[glob]):
             service.fleet.select([glob], [found.table for found in service.fleet.tables()])
-    known = {*map(str, OperationType), *MaintenanceFactory.operations()}
+    known = {*map(str, OperationType), *MaintenanceFactory.operations(), UNDO}
     for name in operations:
         if name not in known and not service.history.operations(1, operations=[name]):
             raise UnknownNameError(f"no operation is named {name!r}", hint=nearest(name, known))
@@ -137,6 +138,15 @@ def maintain(
         raise typer.Exit(INTERRUPTED) from None
     _print_reports(session, results, dry_run=dry_run)
     if any(result.status in _BAD_ENDS for result in results):
+        raise typer.Exit(FAILED)
+
+
+def undo(session: Session, operation_id: str, *, dry_run: bool) -> None:
+    """``aurum undo``."""
+    activity = Activity(stderr_console(), "Planning" if dry_run else "Taking it back")
+    result = session.call(lambda service: service.undo(operation_id, dry_run, progress=activity.progress), activity)
+    _print_reports(session, [result], dry_run=dry_run)
+    if result.status in _BAD_ENDS:
         raise typer.Exit(FAILED)
 
 

@@ -169,6 +169,27 @@ def history(
 
 
 @app.command()
+def undo(
+    context: typer.Context,
+    operation_id: Annotated[
+        str, typer.Argument(metavar="OPERATION_ID", help="Id of the operation, as aurum history prints it.")
+    ],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    output: options.Output = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Take an operation back.
+
+    Refused when others have committed since: nobody's commit is ever lost.
+    """
+    from aurum_orchestration.cli import commands
+
+    commands.undo(_session(context, output, fleet, verbose), operation_id, dry_run=dry_run)
+
+
+@app.command()
 def discover(
     context: typer.Context,
     *,

@@ -25,7 +25,7 @@ from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport
 FOLDER = "docs/reference"
 SHAPES: dict[str, tuple[type[Shape], str]] = {
     "status": (TableStatus, "aurum status --output json"),
-    "run": (OperationReport, "aurum run --output json, aurum plan --output json"),
+    "run": (OperationReport, "aurum run, aurum plan and aurum undo with --output json"),
     "history": (HistoryEntry, "aurum history --output json"),
     "discover": (TableEntry, "aurum discover --output json"),
 }

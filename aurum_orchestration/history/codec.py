@@ -69,6 +69,7 @@ def row_of(result: MaintenanceResult, who: str) -> dict[str, Any]:
         "problem_type": None if problem is None else storable(problem.type),
         "warnings": to_text(result.warnings),
         "undo": None if result.undo is None else storable(result.undo),
+        "undo_data": None if result.undo_data is None else to_text(result.undo_data),
         "started_at": result.started_at,
         "finished_at": result.finished_at,
         "seconds": result.seconds,
@@ -107,6 +108,7 @@ def _result(row: Row[Any]) -> MaintenanceResult:
         problem=_optional(row.problem),
         warnings=from_text(row.warnings),
         undo=row.undo,
+        undo_data=_optional(row.undo_data),
         started_at=row.started_at,
         finished_at=row.finished_at,
     )

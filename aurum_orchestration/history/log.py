@@ -96,6 +96,12 @@ def results(
         return [result_of(row) for row in islice((row for row in rows if wanted(row.table_id)), limit)]
 
 
+def result(connection: Connection, operation_id: str) -> MaintenanceResult | None:
+    """The recorded result of one operation."""
+    row = connection.execute(select(operations).where(operations.c.operation_id == storable(operation_id))).first()
+    return None if row is None else result_of(row)
+
+
 def all_facts(connection: Connection, tables: Collection[str] | None) -> dict[tuple[str, str], RunFacts]:
     """Facts by table id and operation, of the given tables (None: of all), in one query."""
     query = select(facts)

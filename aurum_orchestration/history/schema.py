@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the newest migration: the schema that this code reads and writes."""
 
 VERSION_TABLE = "aurum_schema_version"
@@ -100,6 +100,7 @@ operations = Table(
     Column("problem_type", Text, doc="The problem's type, e.g. lease-held."),
     Column("warnings", Text, nullable=False, doc="JSON array of texts."),
     Column("undo", Text, doc="What to run to take it back, or why nothing can."),
+    Column("undo_data", Text, doc="JSON object: what `aurum undo` needs to take it back."),
     Column("started_at", UtcTime, nullable=False, doc="Start, by the clock of the machine that ran it."),
     Column("finished_at", UtcTime, doc="End; null while it runs, and after a kill until somebody notices."),
     Column("seconds", Float(53), nullable=False, doc="Wall seconds from start to end, 0 without an end."),

@@ -83,6 +83,10 @@ class History:
             [],
         )
 
+    def operation(self, operation_id: str) -> MaintenanceResult | None:
+        """The recorded operation of that id, None when there is none."""
+        return self._read(lambda connection: log.result(connection, operation_id), None)
+
     def facts(self, tables: Sequence[TableId] | None = None) -> Mapping[tuple[str, str], RunFacts]:
         """What the planner asks of the log, by (table id, operation), for these tables or all, in one query."""
         wanted = None if tables is None else [storable(str(table)) for table in tables]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 from aurum_orchestration.errors import AurumError, CommitStateUnknownError, VerificationError
 from aurum_orchestration.maintenance.interfaces import (
@@ -38,6 +39,7 @@ class Tally:
     verifications: list[Verification] = field(default_factory=list)
     steps: list[PlanStep] = field(default_factory=list)
     undo: list[str] = field(default_factory=list)
+    undo_data: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
     def add(self, step: PlanStep, outcome: UnitOutcome, verification: Verification | None) -> None:
@@ -47,8 +49,11 @@ class Tally:
             self.verifications.append(verification)
         for name, value in outcome.metrics.items():
             self.metrics[name] = self.metrics.get(name, 0.0) + value
-        if outcome.undo:
+        taken_back_together = outcome.undo_data is not None and self.undo_data is not None
+        if outcome.undo and not taken_back_together:
             self.undo.append(outcome.undo)
+        if outcome.undo_data is not None:
+            self.undo_data = _joined(self.undo_data or {}, outcome.undo_data)
         self.warn(*outcome.warnings)
 
     def undo_text(self) -> str | None:
@@ -165,6 +170,15 @@ class _Flow:
                 _discard(unit)
         for unit, _ in self._staged:
             _discard(unit)
+
+
+def _joined(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists joined; of other values the first one."""
+    joined = {**more, **before}
+    for key, value in more.items():
+        if key in before and isinstance(value, list):
+            joined[key] = [*before[key], *value]
+    return joined
 
 
 def _stage(unit: Unit, run: RunContext) -> Verification | None:

@@ -154,6 +154,9 @@ class MaintenanceResult(BaseModel):
     problem: ProblemDetail | None = None
     warnings: list[str] = Field(default_factory=list)
     undo: str | None = Field(default=None, description="What to run to take it back, or why nothing can.")
+    undo_data: dict[str, Any] | None = Field(
+        default=None, description="What taking it back needs to know, for the backend that did it; plain JSON."
+    )
     started_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     finished_at: datetime | None = None
 
@@ -236,10 +239,16 @@ class RunContext:
 
 @dataclass
 class UnitOutcome:
-    """What the commit of one unit changed: metrics to add up, a sentence on how to take it back, warnings."""
+    """What the commit of one unit changed: metrics to add up, a sentence on how to take it back, warnings.
+
+    ``undo_data`` is what the backend's :meth:`plan_undo` will need, as plain JSON. Of an operation's units
+    lists are joined and of other values the first counts; so does the first sentence, because one command
+    then takes all of them back.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     undo: str | None = None
+    undo_data: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
 

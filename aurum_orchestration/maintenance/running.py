@@ -116,7 +116,7 @@ class OperationRun:
         self._tally.warn(text)
 
     def _planned(self, run: RunContext) -> None:
-        plan = self._backend.plan(self.table, self._operation.name, self._parameters)
+        plan = self._operation.plan(self._backend, self.table, self._parameters)
         self._tally.warn(*plan.warnings)
         if not self._tally.steps:  # what was done stays explained by the plan that it began with
             self._plan = plan
@@ -277,6 +277,7 @@ class OperationRun:
             problem=problem,
             warnings=self._tally.warnings,
             undo=self._tally.undo_text(),
+            undo_data=self._tally.undo_data,
             started_at=self.started_at,
             finished_at=datetime.now(UTC),
         )

@@ -37,6 +37,7 @@ from aurum_orchestration.maintenance.interfaces import (
     PolicyLookup,
 )
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+from aurum_orchestration.maintenance.operations.undo import UNDO, UndoOperation
 from aurum_orchestration.maintenance.planner.debt import debt_score
 from aurum_orchestration.maintenance.planner.decide import decide
 from aurum_orchestration.maintenance.planner.facts import RunFacts
@@ -194,6 +195,34 @@ class MaintenanceService:
         async with aclosing(as_they_end(self._understood_all(operations), carry, self.backends.gate)) as ended:
             async for _, result in ended:
                 yield result
+
+    async def undo(
+        self,
+        operation_id: str,
+        dry_run: bool = False,
+        *,
+        on_result: ResultHook | None = None,
+        progress: ProgressHook | None = None,
+    ) -> MaintenanceResult:
+        """Take back a recorded operation; recorded itself as the operation ``undo``.
+
+        What goes wrong is in the result: a refusal has the problem ``undo-refused`` and says what was
+        committed since. Raises UnknownNameError for an id that the history does not have.
+        """
+        recorded = await in_thread(self.history.operation, operation_id)
+        if recorded is None:
+            raise UnknownNameError(
+                f"the history has no operation {operation_id!r}", hint="`aurum history --output json` prints the ids."
+            )
+        config = MaintenanceConfig(
+            operation_type=UNDO,
+            target_table=recorded.config.target_table,
+            backend_type=recorded.backend,
+            dry_run=dry_run,
+            parameters={"operation_id": operation_id},
+        )
+        request = Request(config, self.backends.get(recorded.backend), UndoOperation(recorded))
+        return (await self._carry_out([request], on_result, progress))[0]
 
     # --- what is there and how it is
 

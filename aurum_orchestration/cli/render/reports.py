@@ -116,7 +116,8 @@ def _what(report: OperationReport) -> Text:
 
 
 def _undo(entry: HistoryEntry) -> str:
-    return f"\nundo: {words.safe(entry.undo, one_line=False)}" if entry.status is MaintenanceStatus.COMPLETED else ""
+    changed = entry.status is MaintenanceStatus.COMPLETED or entry.steps
+    return f"\nundo: {words.safe(entry.undo, one_line=False)}" if changed else ""
 
 
 def _warnings(reports: Sequence[OperationReport]) -> list[Text]:

@@ -18,11 +18,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import AurumError, UnsupportedError
+from aurum_orchestration.errors import AurumError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
+    MaintenanceResult,
     OperationType,
     PlanExecution,
     PolicyLookup,
@@ -128,6 +129,15 @@ class BaseMaintenanceBackend(ABC):
         Raises UnsupportedError with the reason when this engine cannot do it to this table.
         """
         raise UnsupportedError(f"a {self.backend_type} backend has no {operation}", operation=operation)
+
+    def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
+        """What taking back the operation that ended with ``result`` would do now; :meth:`open` opens it.
+
+        The plan's operation is ``undo``. Raises UndoRefusedError with the reason when nothing can take it back.
+        """
+        raise UndoRefusedError(
+            f"a {self.backend_type} backend takes nothing back by itself", operation=str(result.config.operation_type)
+        )
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
         """Make a plan executable."""

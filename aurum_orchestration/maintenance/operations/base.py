@@ -5,17 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aurum_orchestration.errors import BackendUnavailableError, RequestError, as_aurum_error, nearest
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import (
     MaintenanceConfig,
+    MaintenancePlan,
     MaintenanceResult,
     MaintenanceStatus,
     OperationType,
 )
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 
 
 def numbers(answer: Any) -> dict[str, float]:
@@ -81,6 +86,10 @@ class BaseMaintenanceOperation(ABC):
             raise RequestError(
                 f"parameter {key!r} of {self.name}: {first['msg']}", operation=self.name, hint=hint
             ) from error
+
+    def plan(self, backend: BaseMaintenanceBackend, table: TableId, parameters: BaseModel) -> MaintenancePlan:
+        """What the operation would do on a table of the backend now; only for a ``planned`` one."""
+        return backend.plan(table, self.name, parameters)
 
     async def execute(self, backend: Any, config: MaintenanceConfig) -> MaintenanceResult:
         """Run on a backend directly, outside plan and lease; a failure is a result, not an exception."""

@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import ConfigurationError, RequestError, UnsupportedError, nearest
+from aurum_orchestration.errors import (
+    ConfigurationError,
+    RequestError,
+    UndoRefusedError,
+    UnsupportedError,
+    nearest,
+)
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
+    MaintenanceResult,
     OperationType,
     PlanExecution,
     PolicyLookup,
     RunContext,
     TableHealth,
 )
+from aurum_orchestration.maintenance.operations.undo import UNDO
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -35,8 +43,13 @@ ENGINES = ("pyiceberg",)
 
 HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
+    "retention": "aurum_orchestration.maintenance.backends.iceberg.retention.handler",
 }
-"""The module that plans and executes each operation: ``plan(table, id, parameters)``, ``execution(plan, table)``."""
+"""The module that plans and executes each operation: ``plan(table, id, parameters)``, ``execution(plan, table)``.
+
+One whose work can be taken back also has ``undo(table, result)``, the plan that does it (made by
+:func:`~aurum_orchestration.maintenance.backends.iceberg.rollback.undo_plan`), and ``undo_execution(plan, table)``.
+"""
 
 
 def handler_of(operation: str) -> ModuleType:
@@ -129,11 +142,24 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         plan: MaintenancePlan = handler.plan(self._load(table), table, parameters)
         return plan
 
+    def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
+        """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
+        operation = str(result.config.operation_type)
+        handler = handler_of(operation)
+        if not hasattr(handler, "undo"):
+            raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
+        plan: MaintenancePlan = handler.undo(self._load(table), result)
+        return plan
+
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
         """The steps of a plan, on the table as it is now."""
-        handler = handler_of(plan.operation)
         run.check()
-        execution: PlanExecution = handler.execution(plan, self._load(TableId.parse(plan.table)))
+        table = self._load(TableId.parse(plan.table))
+        execution: PlanExecution
+        if plan.operation == UNDO:
+            execution = handler_of(plan.parameters["operation"]).undo_execution(plan, table)
+        else:
+            execution = handler_of(plan.operation).execution(plan, table)
         return execution
 
     def _load(self, table: TableId) -> Table:

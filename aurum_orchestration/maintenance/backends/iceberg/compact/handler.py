@@ -9,7 +9,8 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.execute import Com
 from aurum_orchestration.maintenance.backends.iceberg.compact.plan import plan_compaction
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import read_state
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
-from aurum_orchestration.maintenance.interfaces import MaintenancePlan
+from aurum_orchestration.maintenance.backends.iceberg.rollback import RollbackExecution, plan_rollback
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceResult
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 
 
@@ -22,3 +23,13 @@ def execution(plan: MaintenancePlan, table: Table) -> CompactionExecution:
     """The groups of a plan, ready to stage."""
     reader = EntryReader(table.io)
     return CompactionExecution(plan, read_state(table, reader), reader)
+
+
+def undo(table: Table, result: MaintenanceResult) -> MaintenancePlan:
+    """Main back to the snapshot before the first group."""
+    return plan_rollback(table, result)
+
+
+def undo_execution(plan: MaintenancePlan, table: Table) -> RollbackExecution:
+    """The move of main."""
+    return RollbackExecution(plan, table)
