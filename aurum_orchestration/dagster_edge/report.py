@@ -132,7 +132,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+    return " ".join(text.replace("|", "&#124;").replace("<", "&lt;").split())
 
 
 def _tables(count: int) -> str:

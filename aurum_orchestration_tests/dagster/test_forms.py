@@ -135,7 +135,7 @@ def result(table: str, status: MaintenanceStatus = MaintenanceStatus.COMPLETED, 
 def test_no_text_breaks_the_table_of_a_report(text: str) -> None:
     lines = operations_report([result("lake.n.t", reason=text)]).splitlines()
     assert len(lines) == 5
-    assert len(re.findall(r"(?<!\\)\|", lines[4])) == 7
+    assert lines[4].count("|") == 7
 
 
 def test_what_went_wrong_comes_first() -> None:
