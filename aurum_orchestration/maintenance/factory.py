@@ -20,7 +20,10 @@ class MaintenanceFactory:
     _operations: ClassVar[Registry[BaseMaintenanceOperation]] = Registry(
         "operation",
         f"{_HERE}.operations.base:BaseMaintenanceOperation",
-        {"compaction": f"{_HERE}.operations.compaction:CompactionOperation"},
+        {
+            "compaction": f"{_HERE}.operations.compaction:CompactionOperation",
+            "retention": f"{_HERE}.operations.retention:RetentionOperation",
+        },
         "aurum_orchestration.operations",
     )
     _backends: ClassVar[Registry[BaseMaintenanceBackend]] = Registry(

@@ -5,14 +5,17 @@ The service does the same with a lease, a record and retries; prefer it for anyt
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurum_orchestration.errors import UnknownNameError, VerificationError, nearest
-from aurum_orchestration.maintenance.interfaces import RunContext
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan, RunContext
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+    from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 
 
 def rewrite_data_files(
@@ -27,15 +30,72 @@ def rewrite_data_files(
     """
     from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
 
-    engine = backend or _backend_of(table)
-    operation = CompactionOperation()
-    plan = engine.plan(engine.table_id(table), operation.name, operation.parameters(parameters))
+    done = _carry_out(CompactionOperation(), table, backend, parameters, dry_run=dry_run)
     metrics: dict[str, float] = {"rewritten_files": 0, "added_files": 0}
     if dry_run:
-        metrics["rewritten_files"] = sum(len(step.detail["files"]) for step in plan.steps)
-        metrics["added_files"] = sum(step.detail["files_out"] for step in plan.steps)
-        return {**metrics, "dry_run": True, "plan_id": plan.plan_id}
-    run = RunContext(operation_id=plan.plan_id)
+        metrics["rewritten_files"] = sum(len(step.detail["files"]) for step in done.plan.steps)
+        metrics["added_files"] = sum(step.detail["files_out"] for step in done.plan.steps)
+        return {**metrics, **done.told()}
+    metrics["rewritten_files"] = done.metrics.pop("files_rewritten", 0)
+    metrics["added_files"] = done.metrics.pop("files_added", 0)
+    return {**metrics, **done.told()}
+
+
+def expire_snapshots(
+    table: str, *, backend: IcebergMaintenanceBackend | None = None, dry_run: bool = False, **parameters: Any
+) -> dict[str, Any]:
+    """Expire a table's old snapshots and delete the files that only they held.
+
+    ``parameters`` are those of the retention operation, e.g. ``retention_days=30, retain_last=10``.
+    Returns ``snapshots_expired``, ``refs_expired``, ``files_deleted``, ``bytes_deleted``, ``rows_deleted``,
+    ``warnings`` and ``dry_run``; with ``dry_run`` what would go. Raises an AurumError when it fails.
+    """
+    from aurum_orchestration.maintenance.operations.retention import RetentionOperation
+
+    done = _carry_out(RetentionOperation(), table, backend, parameters, dry_run=dry_run)
+    metrics = {
+        "snapshots_expired": done.planned("snapshots"),
+        "refs_expired": done.planned("refs"),
+        "files_deleted": done.planned("files"),
+        "bytes_deleted": done.planned("bytes"),
+        "rows_deleted": done.planned("rows"),
+    }
+    return {**(metrics if dry_run else dict.fromkeys(metrics, 0.0)), **done.told(), "warnings": done.warnings}
+
+
+@dataclass
+class _Done:
+    """A plan, and what came of it; nothing for a dry run."""
+
+    plan: MaintenancePlan
+    dry_run: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        return {**self.metrics, "dry_run": self.dry_run, "plan_id": self.plan.plan_id}
+
+    def planned(self, key: str) -> float:
+        """A number of the plan's steps, added up; of lists their length."""
+        values = [step.detail.get(key, 0) for step in self.plan.steps]
+        return float(sum(len(value) if isinstance(value, list) else value for value in values))
+
+
+def _carry_out(
+    operation: BaseMaintenanceOperation,
+    table: str,
+    backend: IcebergMaintenanceBackend | None,
+    parameters: dict[str, Any],
+    *,
+    dry_run: bool,
+) -> _Done:
+    """Plan, and unless it is a dry run stage, verify and commit each step."""
+    engine = backend or _backend_of(table)
+    plan = engine.plan(engine.table_id(table), operation.name, operation.parameters(parameters))
+    done = _Done(plan, dry_run, warnings=list(plan.warnings))
+    if dry_run or not plan.steps:
+        return done
+    run = RunContext(operation_id=uuid.uuid4().hex)
     for unit in engine.open(plan, run).units():
         try:
             unit.stage(run)
@@ -45,11 +105,11 @@ def rewrite_data_files(
         except BaseException:
             unit.discard()
             raise
-        for name, value in unit.commit(run).metrics.items():
-            metrics[name] = metrics.get(name, 0) + value
-    metrics["rewritten_files"] += metrics.pop("files_rewritten", 0)
-    metrics["added_files"] += metrics.pop("files_added", 0)
-    return {**metrics, "dry_run": False, "plan_id": plan.plan_id}
+        outcome = unit.commit(run)
+        done.warnings += outcome.warnings
+        for name, value in outcome.metrics.items():
+            done.metrics[name] = done.metrics.get(name, 0) + value
+    return done
 
 
 def _backend_of(table: str) -> IcebergMaintenanceBackend:
@@ -66,5 +126,8 @@ def _backend_of(table: str) -> IcebergMaintenanceBackend:
     return IcebergMaintenanceBackend(backends[name].connection, name=name)
 
 
-FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {"rewrite_data_files": rewrite_data_files}
+FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "rewrite_data_files": rewrite_data_files,
+    "expire_snapshots": expire_snapshots,
+}
 """The functions by the name that the backend's bridge takes."""

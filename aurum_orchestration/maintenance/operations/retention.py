@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from aurum_orchestration.maintenance.operations.base import OperationParameters, TriggerPolicy
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
 from aurum_orchestration.maintenance.operations.floors import Floor, FlooredParameters
 
 
@@ -29,3 +34,24 @@ class RetentionParameters(FlooredParameters, OperationParameters):
 
 class RetentionPolicy(TriggerPolicy, RetentionParameters):
     """The ``retention`` section of a policy."""
+
+
+class RetentionOperation(BaseMaintenanceOperation):
+    """Expires old snapshots, deletes the files that only they held, and deletes rows past their time.
+
+    Branches, tags, their own retention settings and the table's `history.expire.*` properties are honoured.
+    """
+
+    title = "Expire snapshots and old rows"
+    Parameters = RetentionParameters
+    Policy = RetentionPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.RETENTION)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
+        answer = await backend.execute_iceberg_operation(
+            "expire_snapshots", config.target_table, dry_run=config.dry_run, **config.parameters
+        )
+        return dict(answer)

@@ -8,7 +8,8 @@ Fields are chosen by Iceberg's field ids, since writers disagree about some name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -50,17 +51,62 @@ def read_avro(content: bytes, projection: Projection) -> AvroFile:
     Numbers come as numbers, everything else as the raw bytes stored, which is all that comparing
     and grouping need. Raises AvroError.
     """
+    with _decoding():
+        metadata, blocks, read = _opened(content, projection)
+        records: list[tuple[Any, ...]] = []
+        for count, block in blocks:
+            _decode(block, count, read, records)
+        return AvroFile(metadata, records)
+
+
+class SuccessiveFiles:
+    """Reads files that mostly repeat the records of the file read before, as the manifest lists of appends do.
+
+    Writers put what is new first and then what was there, byte for byte. Of such a file only what is new is decoded.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._before: tuple[bytes, bytes, int] | None = None
+
+    def new_records(self, content: bytes) -> list[tuple[Any, ...]]:
+        """The records that the file before did not have; all of them when it was no such file. Raises AvroError."""
+        with _decoding():
+            metadata, blocks, read = _opened(content, self._projection)
+            known = list(blocks)
+            buffer, count = b"".join(block for _, block in known), sum(number for number, _ in known)
+            before, self._before = self._before, (metadata["avro.schema"], buffer, count)
+            records: list[tuple[Any, ...]] = []
+            if before is not None and before[0] == metadata["avro.schema"] and buffer.endswith(before[1]):
+                try:
+                    # records have no marks between them: if so many fill what is left exactly, the rest is as before
+                    _decode(buffer[: len(buffer) - len(before[1])], count - before[2], read, records)
+                    return records
+                except Exception:  # an equal end by chance
+                    records.clear()
+            for number, block in known:
+                _decode(block, number, read, records)
+            return records
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever decoding stumbles over is an AvroError."""
     try:
-        metadata, position = _header(content)
-        codec = metadata.get("avro.codec", b"null").decode()
-        if codec not in KNOWN_CODECS:
-            raise AvroError(f"unknown codec {codec!r}")
-        read = _compiled(metadata["avro.schema"], projection)
-        return AvroFile(metadata, _records(content, position, KNOWN_CODECS[codec], read))
+        yield
     except AvroError:
         raise
     except Exception as error:
         raise AvroError(f"it cannot be decoded: {error!r}") from error
+
+
+def _opened(content: bytes, projection: Projection) -> tuple[Mapping[str, bytes], Iterable[tuple[int, bytes]], Reader]:
+    """The metadata of a file, its blocks decompressed with the number of records in each, and their reader."""
+    metadata, position = _header(content)
+    codec = metadata.get("avro.codec", b"null").decode()
+    if codec not in KNOWN_CODECS:
+        raise AvroError(f"unknown codec {codec!r}")
+    return metadata, _blocks(content, position, KNOWN_CODECS[codec]), _compiled(metadata["avro.schema"], projection)
 
 
 def _header(content: bytes) -> tuple[dict[str, bytes], int]:
@@ -80,26 +126,26 @@ def _header(content: bytes) -> tuple[dict[str, bytes], int]:
     return metadata, position
 
 
-def _records(content: bytes, start: int, codec: type[Codec] | None, read: Reader) -> list[tuple[Any, ...]]:
+def _blocks(content: bytes, start: int, codec: type[Codec] | None) -> Iterator[tuple[int, bytes]]:
     position = start + SYNC_BYTES
     sync = content[start:position]
     length = len(content)
     if position > length:
         raise AvroError("the file is cut short")
-    records: list[tuple[Any, ...]] = []
     while position < length:
         count, position = _varint(content, position)
         block, position = _bytes(content, position)
         if content[position : position + SYNC_BYTES] != sync:
             raise AvroError("a block is damaged")
         position += SYNC_BYTES
-        if codec is not None:
-            block = codec.decompress(block)
-        decoder = new_decoder(block)
-        read(decoder, count, records)
-        if decoder.tell() != len(block):  # the C decoder does not look where its buffer ends
-            raise AvroError("a block does not hold what its schema says")
-    return records
+        yield count, block if codec is None else codec.decompress(block)
+
+
+def _decode(block: bytes, count: int, read: Reader, records: list[tuple[Any, ...]]) -> None:
+    decoder = new_decoder(block)
+    read(decoder, count, records)
+    if decoder.tell() != len(block):  # the C decoder does not look where its buffer ends
+        raise AvroError("a block does not hold what its schema says")
 
 
 def _bytes(content: bytes, position: int) -> tuple[bytes, int]:

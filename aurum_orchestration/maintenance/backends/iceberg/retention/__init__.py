@@ -1,0 +1,1 @@
+"""Retention on the embedded engine: expiring snapshots, deleting what only they held, and rows past their time."""
