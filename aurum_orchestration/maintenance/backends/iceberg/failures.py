@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from aurum_orchestration.errors import (
     ConfigurationError,
     CorruptTableError,
     MissingExtraError,
+    StorageWriteError,
     TableNotFoundError,
 )
 
@@ -55,6 +57,17 @@ def translate(error: Exception, name: str, properties: Mapping[str, Any], *, ope
     else:
         kind, hint = BackendUnavailableError, "Check that the catalog is up and that its address is right."
     return kind(text, hint=hint)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turns what a storage raises while ``what`` is written into the package's errors."""
+    try:
+        yield
+    except OSError as error:
+        refused = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+        kind = StorageWriteError if refused else BackendUnavailableError
+        raise kind(f"{what} cannot be written: {error}") from error
 
 
 def _message(error: Exception) -> str:

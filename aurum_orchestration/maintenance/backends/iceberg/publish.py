@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
 from pyiceberg.manifest import ManifestFile, write_manifest_list
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -31,6 +31,7 @@ from pyiceberg.table.update import (
     TableRequirement,
     TableUpdate,
 )
+from requests import RequestException
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
@@ -38,11 +39,15 @@ from aurum_orchestration.errors import (
     CommitStateUnknownError,
     TableNotFoundError,
 )
+from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 2.0
+_SETTLING, _READ_BACK_WAITS = 0.2, (0.1, 0.5, 2.0)
+_UNDER_WAY = (CommitStateUnknownException, RequestException, TimeoutError)
+"""What is raised when an answer did not come: the catalog may commit later than the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +122,21 @@ def publish(table: Table, snapshot_id: int, build: Callable[[Table, Snapshot], S
         head = _head(table)
         builder = build(table, head)
         try:
-            snapshot = builder.prepare(attempt)
+            with writing("the commit's metadata"):
+                snapshot = builder.prepare(attempt)
         except BaseException:
             builder.remove()
             raise
         try:
-            table = _swap(table, head, snapshot)
-        except CommitFailedException:
-            builder.remove()
-            time.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
-            table = reload(table)
-            continue
+            return Committed(_swap(table, head, snapshot), snapshot_id, head.snapshot_id, attempt)
         except Exception as error:
-            if not _landed(table, lambda now: now.snapshot_by_id(snapshot_id) is not None, error):
-                builder.remove()
+            table = _read_back(table, error, lambda now: now.snapshot_by_id(snapshot_id) is not None, wait)
+            if table.metadata.snapshot_by_id(snapshot_id) is not None:
+                return Committed(table, snapshot_id, head.snapshot_id, attempt)
+            builder.remove()
+            if not isinstance(error, CommitFailedException):
                 raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
-            table = reload(table)
-        return Committed(table, snapshot_id, head.snapshot_id, attempt)
+            wait = min(wait * 2, _LONGEST_WAIT)
     raise CommitConflictError(f"{_ATTEMPTS} commits in a row found that another writer had been faster")
 
 
@@ -154,19 +156,18 @@ def commit_updates(
     for _ in range(_ATTEMPTS):
         try:
             return _commit(table, needed, wanted)
-        except CommitFailedException as error:
-            table = reload(table)
+        except Exception as error:
+            table = _read_back(table, error, took_place, wait)
+            if took_place(table.metadata):
+                return table
+            if not isinstance(error, CommitFailedException):
+                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
             try:
                 for requirement in needed:
                     requirement.validate(table.metadata)
             except CommitFailedException:
                 raise CommitConflictError(str(error)) from error
-            time.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
-        except Exception as error:
-            if not _landed(table, took_place, error):
-                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
-            return reload(table)
     raise CommitConflictError(f"{_ATTEMPTS} commits in a row found that another writer had been faster")
 
 
@@ -229,13 +230,26 @@ def _commit(table: Table, requirements: tuple[TableRequirement, ...], updates: t
     return Table(table.name(), answer.metadata, answer.metadata_location, table.io, table.catalog)
 
 
-def _landed(table: Table, took_place: Callable[[TableMetadata], bool], cause: Exception) -> bool:
-    """Read back whether a commit whose answer was lost took place."""
-    for wait in (0.1, 0.5, 2.0):
+def _read_back(table: Table, cause: Exception, took_place: Callable[[TableMetadata], bool], wait: float) -> Table:
+    """The table after a commit that failed. The caller looks whether it took place.
+
+    A refusal, too, may answer the repetition of a request whose first sending landed. Where the request
+    may still be under way, only what took place is an answer. Raises CommitStateUnknownError when there
+    is none, TableNotFoundError when the catalog refused because the table is gone.
+    """
+    refused = isinstance(cause, CommitFailedException)
+    unknown = f"the commit may or may not have taken place: {cause}"
+    for pause in (wait if refused else _SETTLING, *_READ_BACK_WAITS):
+        time.sleep(pause)
         try:
-            return took_place(reload(table).metadata)
-        except TableNotFoundError:
-            raise
+            now = reload(table)
+        except TableNotFoundError as error:
+            if refused:
+                raise
+            raise CommitStateUnknownError(f"{error.detail}; {unknown}") from cause
         except Exception:
-            time.sleep(wait)
-    raise CommitStateUnknownError(f"the commit may or may not have taken place: {cause}") from cause
+            _log.warning("the catalog cannot be read after a commit that failed", exc_info=True)
+            continue
+        if not isinstance(cause, _UNDER_WAY) or took_place(now.metadata):
+            return now
+    raise CommitStateUnknownError(unknown) from cause

@@ -23,6 +23,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rew
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID, undo_data, undo_text
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -108,7 +109,8 @@ class CompactionUnit(Unit):
 
     def stage(self, run: RunContext) -> None:
         """Write the replacement files."""
-        self._rewrite.run(run, partial(self._execution.count_read, run))
+        with writing("a replacement file"):
+            self._rewrite.run(run, partial(self._execution.count_read, run))
 
     def verify(self, run: RunContext) -> Verification | None:
         """Read the replacement back; None when the parameters say not to."""
@@ -129,7 +131,8 @@ class CompactionUnit(Unit):
         base = execution.state.snapshot
         if base is None:
             raise StateDriftedError("the table has no snapshot any more", table=execution.plan.table)
-        added = [_data_file(execution.table, written, self._first) for written in self._rewrite.files]
+        # described by the schema they were written with: meanwhile columns may have been renamed
+        added = [_data_file(execution.state.table, written, self._first) for written in self._rewrite.files]
         done = commit_replace(
             execution.table,
             base,
