@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 
-from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
+from aurum_orchestration.errors import AurumError, BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id, select_columns
 
 _BATCH_ROWS = 131_072
@@ -49,7 +49,7 @@ class GroupReader:
                     for batch in file.iter_batches(batch_size=rows, use_threads=False):
                         yield self._select(pa.Table.from_batches([batch]))
             except (pa.ArrowInvalid, OSError) as error:
-                raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
+                raise _failure(location, error) from error
 
     def _open(self, location: str) -> pq.ParquetFile:
         if self._encoded is not None:
@@ -90,12 +90,17 @@ def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.P
             pre_buffer=False,
             coerce_int96_timestamp_unit="us",
         )
-    except FileNotFoundError as error:
-        raise CorruptTableError(f"data file {location} is missing") from error
-    except pa.ArrowInvalid as error:
-        raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
-    except OSError as error:
-        raise BackendUnavailableError(f"data file {location}: {error}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _failure(location, error) from error
+
+
+def _failure(location: str, error: Exception) -> AurumError:
+    """PyArrow raises OSError for broken pages too, but with an error number only when the storage failed."""
+    if isinstance(error, FileNotFoundError):
+        return CorruptTableError(f"data file {location} is missing")
+    if isinstance(error, OSError) and error.errno is not None:
+        return BackendUnavailableError(f"data file {location}: {error}")
+    return CorruptTableError(f"data file {location} cannot be read: {error}")
 
 
 def _encoded_strings(metadata: pq.FileMetaData) -> list[str]:
