@@ -13,7 +13,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import NoSuchNamespaceError
+from pyiceberg.exceptions import NoSuchNamespaceError, NotInstalledError
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, ListType, LongType, MapType, NestedField, StringType, StructType
@@ -27,6 +27,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables, open_catalog
+from aurum_orchestration.maintenance.backends.iceberg.failures import translate
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 from aurum_orchestration_tests.iceberg_deletes import add_position_deletes, live_data_files
 from aurum_orchestration_tests.integration.iceberg.claims import claim, measure, metadata_path, policy
@@ -151,17 +152,21 @@ def test_what_is_wrong_with_a_catalog_is_said_without_secrets(
 
 
 @pytest.mark.parametrize(
-    ("properties", "hint"),
+    ("uri", "hint"),
     [
-        ({"type": "sql", "uri": "postgresql+psycopg2cffi://127.0.0.1:1/db"}, "aurum-orchestration[postgres]"),
-        ({"type": "sql", "uri": "postgresql+asyncpg://127.0.0.1:1/db"}, "Install the driver asyncpg."),
-        ({"type": "hive", "uri": "thrift://127.0.0.1:1"}, "pyiceberg[hive]"),
+        ("postgresql+psycopg2cffi://127.0.0.1:1/db", "aurum-orchestration[postgres]"),
+        ("postgresql+asyncpg://127.0.0.1:1/db", "Install the driver asyncpg."),
     ],
 )
-def test_a_driver_that_is_not_installed_is_named(properties: dict[str, str], hint: str) -> None:
+def test_a_driver_that_is_not_installed_is_named(uri: str, hint: str) -> None:
     with pytest.raises(MissingExtraError) as caught:
-        open_catalog("lake", properties)
+        open_catalog("lake", {"type": "sql", "uri": uri})
     assert hint in str(caught.value.hint)
+
+
+def test_an_engine_that_is_not_installed_is_an_extra_of_pyiceberg() -> None:
+    error = translate(NotInstalledError("Apache Hive support not installed"), "lake", {"type": "hive"})
+    assert (error.type, error.hint) == ("missing-extra", "pip install 'pyiceberg[hive]'")
 
 
 def test_an_unknown_catalog_type_offers_the_nearest() -> None:

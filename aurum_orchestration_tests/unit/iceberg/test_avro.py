@@ -174,6 +174,16 @@ def test_a_file_cut_short_anywhere_is_an_error(codec: str) -> None:
     assert [len(read_avro(whole[:end], (0,)).records) for end in sorted(ends)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("count", "block"), [(1, b"\x02\x04"), (3, b"\x02\x04"), (1, b"")])
+def test_a_block_that_holds_more_or_less_than_it_says(count: int, block: bytes) -> None:
+    numbers = {"type": "record", "name": "n", "fields": [{"name": "n", "type": "int", "field-id": 0}]}
+    empty = written(numbers, [])
+    two = empty + bytes([2 * 2, 2 * 2]) + b"\x02\x04" + empty[-16:]
+    assert read_avro(two, (0,)).records == [(1,), (2,)]
+    with pytest.raises(AvroError):
+        read_avro(empty + bytes([2 * count, 2 * len(block)]) + block + empty[-16:], (0,))
+
+
 @given(st.data())
 def test_a_damaged_file_is_an_error_or_reads_as_something(data: st.DataObject) -> None:
     content = bytearray(written(ENTRY, ENTRIES, "deflate"))
