@@ -95,7 +95,7 @@ class Verification(BaseModel):
         if not parts:
             return None
         return Verification(
-            method=parts[0].method,
+            method="; ".join(dict.fromkeys(part.method for part in parts)),
             rows_before=sum(part.rows_before for part in parts),
             rows_after=sum(part.rows_after for part in parts),
             checksum_equal=all(part.checksum_equal for part in parts),

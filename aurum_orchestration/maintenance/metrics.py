@@ -53,6 +53,8 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "bytes_rewritten": Metric("bytes", "Size of the replaced files."),
     "bytes_added": Metric("bytes", "Size of the files written."),
     "rows_rewritten": Metric("rows", "Rows in the replaced files."),
+    "row_groups_copied": Metric("row groups", "Row groups taken over byte for byte, not decoded."),
+    "bytes_copied": Metric("bytes", "Size of the row groups taken over byte for byte."),
     "files_deleted": Metric("files", "Files removed from storage."),
     "rows_deleted": Metric("rows", "Rows removed from the table."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),

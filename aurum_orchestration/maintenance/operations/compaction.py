@@ -34,6 +34,11 @@ class CompactionParameters(OperationParameters):
     max_group_size_mb: int = Field(
         default=2048, ge=1, description="Input of one group (one commit) at most, in MiB on storage."
     )
+    row_group_copy: bool = Field(
+        default=True,
+        description="Copy row groups that are large enough and as the table wants them byte for byte, and decode only "
+        "the others. False decodes and encodes everything.",
+    )
     verify: bool = Field(
         default=True, description="Read back what was written and compare row count and checksum before the commit."
     )

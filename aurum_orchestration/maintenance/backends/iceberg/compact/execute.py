@@ -19,6 +19,7 @@ from pyiceberg.table import Table
 from aurum_orchestration.errors import StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
+from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
@@ -37,8 +38,6 @@ from aurum_orchestration.maintenance.operations.compaction import MIB, Compactio
 
 if TYPE_CHECKING:
     from pyiceberg.typedef import Record
-
-METHOD = "row-count+multiset-checksum"
 
 
 class CompactionExecution:
@@ -98,9 +97,11 @@ class CompactionUnit(Unit):
         self._execution = execution
         self._removed = removed
         self._first = next(iter(removed.values()))
-        self._rewrite = Rewrite(
+        sources = [Source(path, file.file_size_in_bytes, file.record_count) for path, file in removed.items()]
+        copying = execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options)
+        self._rewrite = (CopyingRewrite if copying else Rewrite)(
             execution.table.io,
-            [Source(path, file.file_size_in_bytes, file.record_count) for path, file in removed.items()],
+            sources,
             execution.schema,
             execution.options,
             self._location,
@@ -119,7 +120,7 @@ class CompactionUnit(Unit):
         before, after = self._rewrite.before, self._rewrite.read_back(run)
         recorded = sum(file.record_count for file in self._removed.values())
         return Verification(
-            method=METHOD,
+            method=self._rewrite.method,
             rows_before=recorded,
             rows_after=after.rows,
             checksum_equal=before == after,
@@ -150,6 +151,7 @@ class CompactionUnit(Unit):
                 "bytes_added": sum(file.file_size_in_bytes for file in added),
                 "rows_rewritten": sum(file.record_count for file in added),
                 "commit_retries": done.retries,
+                **self._rewrite.metrics(),
             },
             undo=undo_text(run.operation_id, done),
             undo_data=undo_data(done),

@@ -33,20 +33,22 @@ class GroupReader:
         self._seen: pa.Schema | None = None
         self._positions: list[int | None] = []
 
-    def pieces(self, location: str, piece_bytes: int) -> Iterator[pa.Table]:
+    def pieces(self, location: str, piece_bytes: int, groups: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """The file's rows in tables whose columns stand as in the target schema (by field id), types as read.
 
-        A file of at most about ``piece_bytes`` in memory comes in one piece, a larger one in batches of
-        less. Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
+        Only those of the row groups at the positions ``groups``, if given. What takes at most about
+        ``piece_bytes`` in memory comes in one piece, more in batches of less.
+        Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
         """
         with self._open(location) as file:
-            size = _decoded_bytes(file.metadata)
+            chosen = list(range(file.metadata.num_row_groups)) if groups is None else list(groups)
+            size, count = _decoded_bytes(file.metadata, chosen)
             try:
                 if size <= piece_bytes:
-                    yield self._select(file.read(use_threads=False))
+                    yield self._select(file.read_row_groups(chosen, use_threads=False))
                 else:
-                    rows = min(_BATCH_ROWS, max(1, file.metadata.num_rows * piece_bytes // (4 * size)))
-                    for batch in file.iter_batches(batch_size=rows, use_threads=False):
+                    rows = min(_BATCH_ROWS, max(1, count * piece_bytes // (4 * size)))
+                    for batch in file.iter_batches(batch_size=rows, row_groups=chosen, use_threads=False):
                         yield self._select(pa.Table.from_batches([batch]))
             except (pa.ArrowInvalid, OSError) as error:
                 raise _failure(location, error) from error
@@ -71,10 +73,11 @@ class GroupReader:
         return pa.table(columns, names=self._names)
 
 
-def _decoded_bytes(metadata: pq.FileMetaData) -> int:
-    """About what a file takes in memory: its pages unpacked, but no less than a word for every value, null or not."""
-    pages = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    return int(max(pages, metadata.num_rows * metadata.num_columns * 8))
+def _decoded_bytes(metadata: pq.FileMetaData, groups: Sequence[int]) -> tuple[int, int]:
+    """About what row groups take in memory: their pages, but no less than a word a value, null or not; their rows."""
+    chosen = [metadata.row_group(index) for index in groups]
+    rows = sum(group.num_rows for group in chosen)
+    return max(sum(group.total_byte_size for group in chosen), rows * metadata.num_columns * 8), rows
 
 
 def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.ParquetFile:

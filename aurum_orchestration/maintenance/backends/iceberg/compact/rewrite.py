@@ -5,8 +5,9 @@ Memory is bounded by one row group being filled and one being written, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyiceberg.io import FileIO
@@ -16,6 +17,9 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.reader import Grou
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import RollingWriter, WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.checksum import RowChecksum, checksum
 from aurum_orchestration.maintenance.interfaces import RunContext
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.backends.iceberg.compact.assemble import Assembler
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,9 @@ class Source:
 class Rewrite:
     """The rewrite of one group of files into a :class:`RollingWriter`."""
 
+    method = "row-count+multiset-checksum"
+    """How :meth:`read_back` compares."""
+
     def __init__(
         self,
         io: FileIO,
@@ -43,11 +50,12 @@ class Rewrite:
         self._io, self._sources, self._schema, self._options = io, sources, schema, options
         self._with_checksum = with_checksum
         self._total = sum(source.bytes for source in sources) or 1
-        self._writer = RollingWriter(io, schema, options, location)
+        self._decoded: float = self._total
+        self._writer: RollingWriter | Assembler = RollingWriter(io, schema, options, location)
         self.before = RowChecksum()
 
     @property
-    def files(self) -> list[WrittenFile]:
+    def files(self) -> Sequence[WrittenFile]:
         """The files written so far."""
         return self._writer.files
 
@@ -65,7 +73,7 @@ class Rewrite:
             for source in self._sources:
                 run.check()
                 stored = source.bytes / max(source.rows, 1)
-                for piece in reader.pieces(source.location, self._options.row_group_bytes):
+                for piece in self._pieces(reader, source):
                     memory = piece.nbytes / max(piece.num_rows, 1)
                     start = 0
                     while start < piece.num_rows:
@@ -86,6 +94,10 @@ class Rewrite:
             self._writer.abandon()
             raise
 
+    def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
+        """The rows of a source that have to be decoded."""
+        yield from reader.pieces(source.location, self._options.row_group_bytes)
+
     def _flush(self, pieces: list[pa.Table], done: float) -> None:
         columns = [
             _assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
@@ -95,7 +107,7 @@ class Rewrite:
                 self.before += checksum(part, self._schema)
         else:
             self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
-        self._writer.write(pa.table(columns, names=self._schema.names), max(self._total - done, 0) / max(done, 1))
+        self._writer.write(pa.table(columns, names=self._schema.names), max(self._decoded - done, 0) / max(done, 1))
 
     def read_back(self, run: RunContext) -> RowChecksum:
         """Rows and checksum of the replacement, read from storage with a reader opened anew."""
@@ -106,6 +118,10 @@ class Rewrite:
                     run.check()
                     after += checksum(file.read_row_group(group, use_threads=False), self._schema)
         return after
+
+    def metrics(self) -> dict[str, float]:
+        """What this way of rewriting counts besides files and rows."""
+        return {}
 
 
 @dataclass

@@ -134,7 +134,7 @@ class RollingWriter:
     def __init__(self, io: FileIO, schema: pa.Schema, options: WriteOptions, location: Callable[[str], str]) -> None:
         self._io, self._schema, self._options, self._location = io, schema, options, location
         self._prefix = uuid.uuid4()
-        self._current: _OpenFile | None = None
+        self._current: OpenFile | None = None
         self.files: list[WrittenFile] = []
         self.locations: list[str] = []
 
@@ -145,7 +145,8 @@ class RollingWriter:
             name = f"{len(self.locations):05d}-0-{self._prefix}.parquet"
             where = self._location(name)
             self.locations.append(where)
-            self._current = _OpenFile(self._io, where, table, self._schema, self._options)
+            sink = self._io.new_output(where).create(overwrite=False)
+            self._current = OpenFile(sink, where, table, self._schema, self._options)
         before = self._current.sink.tell()
         self._current.write(table)
         so_far = self._current.sink.tell()
@@ -173,11 +174,11 @@ class RollingWriter:
             self.files.append(current.finish())
 
 
-class _OpenFile:
-    """One Parquet file being written."""
+class OpenFile:
+    """One Parquet file being written; its encodings are chosen by the rows that come ``first``."""
 
-    def __init__(self, io: FileIO, location: str, first: pa.Table, schema: pa.Schema, options: WriteOptions) -> None:
-        self.location = location
+    def __init__(self, sink: Any, location: str, first: pa.Table, schema: pa.Schema, options: WriteOptions) -> None:
+        self.sink, self.location = sink, location
         encoded = [name for name in first.column_names if _worth_a_dictionary(first.column(name), options)]
         self.strings = [name for name in encoded if pa.types.is_dictionary(first.schema.field(name).type)]
         self._schema = pa.schema(
@@ -186,7 +187,6 @@ class _OpenFile:
                 for field in schema
             ]
         )
-        self.sink: Any = io.new_output(location).create(overwrite=False)
         self._writer = pq.ParquetWriter(
             self.sink,
             self._schema,
@@ -203,10 +203,12 @@ class _OpenFile:
         )
 
     def write(self, table: pa.Table) -> None:
+        """Append the rows as one row group."""
         columns = [_as_type(table.column(index), field.type) for index, field in enumerate(self._schema)]
         self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=max(1, table.num_rows))
 
     def finish(self) -> WrittenFile:
+        """Write the footer and close the sink."""
         self._writer.close()
         size = self.sink.tell()
         self.sink.close()
