@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KINDS = {"iceberg": {"iceberg", "parquet"}, "timescale": {"timescaledb", "postgres"}}
 """Kinds of a backend type's tables where they are not just the type; Dagster has icons for many of them."""
 
+MOST_COLUMNS = 100_000
+"""Columns of all tables together that are shown: each takes 225 bytes of the 100 MB that a code server may send."""
+
 _TAG_KEY = re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}", re.ASCII)
 _log = logging.getLogger(__name__)
 
@@ -29,8 +32,11 @@ def table_specs(fleet: Fleet) -> list[dg.AssetSpec]:
     """One spec per table known from the last discovery; a warning in the log when none is known."""
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
     tables = fleet.tables()
+    with_columns = sum(len(table.columns) for table in tables) <= MOST_COLUMNS
+    if not with_columns:
+        _log.info("The tables have more than %d columns together: their assets show none.", MOST_COLUMNS)
     for table in tables:
-        spec = _spec(fleet, table)
+        spec = _spec(fleet, table, with_columns)
         if spec.key in specs:
             _log.warning("%s has the asset key of another table, %s; it is not shown", table.table, spec.key)
         else:
@@ -43,13 +49,13 @@ def table_specs(fleet: Fleet) -> list[dg.AssetSpec]:
     return list(specs.values())
 
 
-def _spec(fleet: Fleet, found: DiscoveredTable) -> dg.AssetSpec:
+def _spec(fleet: Fleet, found: DiscoveredTable, with_columns: bool) -> dg.AssetSpec:
     table = found.table
     backend = fleet.backends[table.backend]
     metadata: dict[str, Any] = {"dagster/table_name": ".".join(table.parts), "aurum/table": str(table)}
     if found.location:
         metadata["dagster/uri"] = found.location
-    if found.columns:
+    if found.columns and with_columns:
         metadata["dagster/column_schema"] = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in found.columns])
     return dg.AssetSpec(
         key=dg.AssetKey(list(fleet.asset_key(table))),

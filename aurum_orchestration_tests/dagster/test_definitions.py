@@ -9,10 +9,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from aurum_orchestration.dagster_edge.assets import table_specs
 from aurum_orchestration.definitions import build_definitions
 from aurum_orchestration.fleet.config import FleetConfig
 from aurum_orchestration.fleet.fleet import Fleet
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 from aurum_orchestration.settings import AurumSettings
 
@@ -117,8 +119,8 @@ def test_two_code_locations_live_side_by_side(tmp_path: Path) -> None:
     first, second = build_definitions(one, settings(tmp_path / "1")), build_definitions(two, settings(tmp_path / "2"))
     assert not specs(first)
     assert list(specs(second)) == [("south", "n", "t")]
-    assert [sensor.name for sensor in first.sensors or []] == ["compaction_north"]
-    assert [sensor.name for sensor in second.sensors or []] == ["compaction_south"]
+    assert {sensor.name.rpartition("_")[2] for sensor in first.sensors or []} == {"north"}
+    assert {sensor.name.rpartition("_")[2] for sensor in second.sensors or []} == {"south"}
     services = [(each.resources or {})["aurum_service"].service for each in (first, second)]
     assert services[0] is not services[1]
     assert services[0].settings.home != services[1].settings.home
@@ -127,7 +129,7 @@ def test_two_code_locations_live_side_by_side(tmp_path: Path) -> None:
 def test_backends_whose_names_dagster_cannot_tell_apart(tmp_path: Path) -> None:
     definitions = build_definitions(fleet_of(tmp_path, "a-b", "a_b", "a.b"), settings(tmp_path))
     dg.Definitions.validate_loadable(definitions)
-    names = [sensor.name for sensor in definitions.sensors or []]
+    names = [sensor.name for sensor in definitions.sensors or [] if sensor.name.startswith("compaction_")]
     assert len(set(names)) == 3
     assert names[0] == "compaction_a_b"
 
@@ -141,10 +143,20 @@ def test_ten_thousand_tables_load(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
+def test_columns_are_left_out_where_they_would_be_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = fleet_of(tmp_path, "lake")
+    columns = (("id", "long"), ("price", "double"))
+    fleet.remember("lake", [found("n", "a", columns=columns), found("n", "b", columns=columns)])
+
+    def shown() -> int:
+        return sum("dagster/column_schema" in spec.metadata for spec in table_specs(fleet))
+
+    assert shown() == 2
+    monkeypatch.setattr("aurum_orchestration.dagster_edge.assets.MOST_COLUMNS", 3)
+    assert shown() == 0
+
+
 def test_jobs_are_a_handful_whatever_the_fleet(tmp_path: Path) -> None:
     jobs = build_definitions(fleet_of(tmp_path, "lake"), settings(tmp_path)).jobs or []
-    assert [job.name for job in jobs] == ["compaction", "health"]
-    assert {job.name: job.executor_def.name for job in jobs if isinstance(job, dg.JobDefinition)} == {
-        "compaction": "in_process",
-        "health": "in_process",
-    }
+    assert [job.name for job in jobs] == [*MaintenanceFactory.operations(), "health"]
+    assert {job.executor_def.name for job in jobs if isinstance(job, dg.JobDefinition)} == {"in_process"}

@@ -113,10 +113,9 @@ def test_a_lake_without_tables_is_a_skip(location: Location) -> None:
 
 
 def test_sensors_are_named_after_operation_and_backend_and_stopped(location: Location) -> None:
-    (sensor,) = location.definitions().sensors or []
-    assert isinstance(sensor, dg.SensorDefinition)
-    assert sensor.name == "compaction_lake"
-    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+    sensors = [sensor for sensor in location.definitions().sensors or [] if isinstance(sensor, dg.SensorDefinition)]
+    assert "compaction_lake" in {sensor.name for sensor in sensors}
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.STOPPED}
 
 
 # --- a backend that takes its time
