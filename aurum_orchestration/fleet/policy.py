@@ -20,6 +20,7 @@ from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import TableId, literal_prefix
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.floors import below_floor
+from aurum_orchestration.maintenance.operations.manifests import ManifestsPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
 from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
 
@@ -36,7 +37,12 @@ class PolicyValue(NamedTuple):
 
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
     """The policy model of every operation that this package defines."""
-    return {"compaction": CompactionPolicy, "retention": RetentionPolicy, "vacuum": VacuumPolicy}
+    return {
+        "compaction": CompactionPolicy,
+        "manifests": ManifestsPolicy,
+        "retention": RetentionPolicy,
+        "vacuum": VacuumPolicy,
+    }
 
 
 @dataclass(frozen=True)

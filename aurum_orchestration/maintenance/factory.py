@@ -22,6 +22,7 @@ class MaintenanceFactory:
         f"{_HERE}.operations.base:BaseMaintenanceOperation",
         {
             "compaction": f"{_HERE}.operations.compaction:CompactionOperation",
+            "manifests": f"{_HERE}.operations.manifests:ManifestsOperation",
             "retention": f"{_HERE}.operations.retention:RetentionOperation",
         },
         "aurum_orchestration.operations",

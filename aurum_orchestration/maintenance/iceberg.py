@@ -63,6 +63,25 @@ def expire_snapshots(
     return {**(metrics if dry_run else dict.fromkeys(metrics, 0.0)), **done.told(), "warnings": done.warnings}
 
 
+def rewrite_manifests(
+    table: str, *, backend: IcebergMaintenanceBackend | None = None, dry_run: bool = False, **parameters: Any
+) -> dict[str, Any]:
+    """Rewrite a table's manifests into few, clustered by partition; no data file changes.
+
+    ``table`` and ``backend`` as for :func:`rewrite_data_files`; ``parameters`` are those of the manifests
+    operation, e.g. ``target_manifest_size_mb=16``. Returns ``manifests_rewritten``, ``manifests_added``,
+    ``dry_run`` and the operation's other metrics; with ``dry_run`` what would be rewritten.
+    """
+    from aurum_orchestration.maintenance.operations.manifests import ManifestsOperation
+
+    done = _carry_out(ManifestsOperation(), table, backend, parameters, dry_run=dry_run)
+    if dry_run:
+        groups = [group for step in done.plan.steps for group in step.detail["groups"]]
+        done.metrics["manifests_rewritten"] = sum(len(group["files"]) for group in groups)
+        done.metrics["manifests_added"] = done.planned("files_out")
+    return {"manifests_rewritten": 0.0, "manifests_added": 0.0, **done.told()}
+
+
 @dataclass
 class _Done:
     """A plan, and what came of it; nothing for a dry run."""
@@ -129,5 +148,6 @@ def _backend_of(table: str) -> IcebergMaintenanceBackend:
 FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "rewrite_data_files": rewrite_data_files,
     "expire_snapshots": expire_snapshots,
+    "rewrite_manifests": rewrite_manifests,
 }
 """The functions by the name that the backend's bridge takes."""

@@ -9,14 +9,16 @@ from aurum_orchestration.lazy import lazy_exports
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
     from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
+    from aurum_orchestration.maintenance.operations.manifests import ManifestsOperation
     from aurum_orchestration.maintenance.operations.retention import RetentionOperation
 
 _WHERE = {
     "BaseMaintenanceOperation": "base",
     "CompactionOperation": "compaction",
+    "ManifestsOperation": "manifests",
     "RetentionOperation": "retention",
 }
 
-__all__ = ["BaseMaintenanceOperation", "CompactionOperation", "RetentionOperation"]
+__all__ = ["BaseMaintenanceOperation", "CompactionOperation", "ManifestsOperation", "RetentionOperation"]
 
 __getattr__ = lazy_exports(__name__, _WHERE)

@@ -31,11 +31,21 @@ SYNC_BYTES = 16
 Projection: TypeAlias = "tuple[int | tuple[int, Projection], ...]"
 """Field ids wanted, in the order of the result; ``(id, Projection)`` for chosen fields of a record."""
 
+SPAN = -1
+"""In the projection of a record: where in its block the record begins and ends, for :func:`read_blocks`."""
+
 Reader: TypeAlias = Callable[[BinaryDecoder, int, list[tuple[Any, ...]]], None]
 
 
 class AvroError(ValueError):
     """The bytes are no Avro file, are cut short, or hold what Iceberg's files never do."""
+
+
+class Block(NamedTuple):
+    """A block's bytes, decompressed, and its records as tuples in the order of the projection."""
+
+    content: bytes
+    records: list[tuple[Any, ...]]
 
 
 class AvroFile(NamedTuple):
@@ -57,6 +67,20 @@ def read_avro(content: bytes, projection: Projection) -> AvroFile:
         for count, block in blocks:
             _decode(block, count, read, records)
         return AvroFile(metadata, records)
+
+
+def read_blocks(content: bytes, projection: Projection) -> tuple[Mapping[str, bytes], list[Block]]:
+    """The metadata of an Avro file, and each block's bytes beside its records; see :func:`read_avro`.
+
+    Raises AvroError.
+    """
+    with _decoding():
+        metadata, blocks, read = _opened(content, projection)
+        found: list[Block] = []
+        for count, block in blocks:
+            found.append(Block(block, []))
+            _decode(block, count, read, found[-1].records)
+        return metadata, found
 
 
 class SuccessiveFiles:
@@ -230,12 +254,15 @@ class _Source:
             chosen = [item if isinstance(item, tuple) else (item, None) for item in projection]
             slots = {places[id_]: (slot, inner) for slot, (id_, inner) in enumerate(chosen) if id_ in places}
         values = ["None"] * len(fields if projection is None else projection)
+        start = self._position(depth) if projection is not None and SPAN in projection else None
         for at, field in enumerate(fields):
             if at in slots:
                 slot, inner = slots[at]
                 values[slot] = self.read(field["type"], inner, depth)
             else:
                 self.skip(field["type"], depth)
+        if projection is not None and start is not None:
+            values[projection.index(SPAN)] = f"({start}, {self._position(depth)})"
         return "(" + "".join(f"{value}, " for value in values) + ")"
 
     def read(self, schema: Any, projection: Projection | None, depth: int) -> str:
@@ -314,6 +341,11 @@ class _Source:
         if name := schema.get("name"):
             self._named[name] = schema
         return kind, schema
+
+    def _position(self, depth: int) -> str:
+        variable = self._variable()
+        self._emit(f"{variable} = decoder.tell()", depth)
+        return variable
 
     def _variable(self) -> str:
         self._variables += 1

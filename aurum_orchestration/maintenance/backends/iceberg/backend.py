@@ -43,6 +43,7 @@ ENGINES = ("pyiceberg",)
 
 HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
+    "manifests": "aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.handler",
     "retention": "aurum_orchestration.maintenance.backends.iceberg.retention.handler",
 }
 """The module that plans and executes each operation: ``plan(table, id, parameters)``, ``execution(plan, table)``.
