@@ -39,6 +39,10 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "equality_delete_rows": Metric("rows", "Entries in equality delete files; each may hide many rows."),
     "snapshots": Metric("snapshots", "Snapshots that the table metadata lists."),
     "manifests": Metric("files", "Manifests of the current snapshot. Only where it is known."),
+    "manifest_bytes": Metric("bytes", "Size of these manifests. Only where it is known."),
+    "excess_manifests": Metric(
+        "files", "Manifests fewer after a rewrite near the table's commit.manifest.target-size-bytes. Only where known."
+    ),
     "metadata_bytes": Metric("bytes", "Size of the current table metadata file, which every commit writes anew."),
     "format_version": Metric("version", "Version of the Iceberg format that the table has."),
     "seconds_since_commit": Metric("seconds", "Age of the current snapshot when it was measured."),
@@ -57,6 +61,12 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "bytes_copied": Metric("bytes", "Size of the row groups taken over byte for byte."),
     "files_deleted": Metric("files", "Files removed from storage."),
     "rows_deleted": Metric("rows", "Rows removed from the table."),
+    "manifests_rewritten": Metric("files", "Manifests that the operation replaced."),
+    "manifests_added": Metric("files", "Manifests written in their place."),
+    "manifest_bytes_rewritten": Metric("bytes", "Size of the replaced manifests."),
+    "manifest_bytes_added": Metric("bytes", "Size of the manifests written."),
+    "entries": Metric("entries", "Live files listed in the manifests that were rewritten."),
+    "snapshots_taken_back": Metric("snapshots", "Snapshots that an undo took off the main branch."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),
     "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
     "commit_retries": Metric("commits", "Commits tried again, unchanged, because another writer was faster."),

@@ -9,8 +9,9 @@ from typing import cast
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.operations.base import TriggerPolicy
+from aurum_orchestration.maintenance.planner.assessment import Assessment
 from aurum_orchestration.maintenance.planner.facts import NO_FACTS, RunFacts, as_utc
-from aurum_orchestration.maintenance.planner.triggers import TRIGGERS, Assessment
+from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.planner.words import count, moment
 
 FactsLookup = Mapping[tuple[str, str], RunFacts]

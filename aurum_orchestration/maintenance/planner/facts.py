@@ -59,9 +59,10 @@ class PastRun:
 
 
 def gained(metrics: Mapping[str, float]) -> bool:
-    """True when a run left fewer files or rows than it found."""
+    """True when a run left fewer files, manifests or rows than it found."""
     return (
         metrics.get("files_rewritten", 0) > metrics.get("files_added", 0)
+        or metrics.get("manifests_rewritten", 0) > metrics.get("manifests_added", 0)
         or metrics.get("files_deleted", 0) > 0
         or metrics.get("rows_deleted", 0) > 0
     )

@@ -6,14 +6,15 @@ cooldown, back-off) is in :mod:`~aurum_orchestration.maintenance.planner.decide`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import cast
 
 from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain, OperationType
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
+from aurum_orchestration.maintenance.planner import upkeep
+from aurum_orchestration.maintenance.planner.assessment import Assessment, Trigger
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
 from aurum_orchestration.maintenance.planner.debt import files_points, number
 from aurum_orchestration.maintenance.planner.facts import GIB, RunFacts
@@ -26,20 +27,6 @@ SECONDS_PER_GIB = 10.0
 
 OVERHEAD_BYTES = 8 * 1024
 """What a data file of 19 columns takes without a row (measured): what each file saved frees once snapshots expire."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """What a trigger says: is its threshold crossed, the numbers in a sentence, what a run would win and take."""
-
-    crossed: bool
-    reason: str
-    gain: Gain
-    cost: Cost
-
-
-Trigger = Callable[[Mapping[str, float], BaseModel, RunFacts], Assessment | None]
-"""Metrics, the operation's policy on the table and its last runs -> an assessment; None: its metric is missing."""
 
 
 def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
@@ -61,7 +48,10 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
     return Assessment(True, _numbers(metrics, excess, rules.target_file_size_mb, carry_on=carry_on), gain, cost)
 
 
-TRIGGERS: Mapping[str, Trigger] = {OperationType.COMPACTION.value: compaction}
+TRIGGERS: Mapping[str, Trigger] = {
+    OperationType.COMPACTION.value: compaction,
+    OperationType.MANIFESTS.value: upkeep.manifests,
+}
 """The operations that the planner starts by itself."""
 
 

@@ -82,7 +82,7 @@ def test_live_files_of_a_manifest_with_entries_of_every_status(tmp_path: Path, v
         lister.add_manifests([manifest])
     (listed,) = read_manifest_list(list_path, (tmp_path / "list.avro").read_bytes())
     numbers = (9, 9, 5) if version == 2 else (0, 0, 0)
-    assert listed == Manifest(path, 3, False, 2, numbers[0])
+    assert listed == Manifest(path, 3, False, 2, numbers[0], (tmp_path / "m.avro").stat().st_size)
     found = read_manifest(listed, (tmp_path / "m.avro").read_bytes())
     assert found == [live(100, numbers[1]), live(300, numbers[2])]
 

@@ -18,18 +18,22 @@ DATA, POSITION_DELETES, EQUALITY_DELETES = 0, 1, 2
 DELETED = 2
 """Status of an entry whose file is no longer part of the table."""
 
-_LIST: Projection = (500, 502, 517, 504, 505, 515)
+_LIST: Projection = (500, 502, 517, 504, 505, 515, 501)
 _ENTRY: Projection = (0, 3, (2, (134, 101, 102, 103, 104, 131)))
 
 
 class Manifest(NamedTuple):
-    """A manifest of a snapshot. ``live`` counts the files it adds to the snapshot, None when unknown."""
+    """A manifest of a snapshot. ``live`` counts the files it adds to the snapshot, ``length`` is in bytes.
+
+    Both are None when unknown.
+    """
 
     path: str
     spec_id: int | None = None
     deletes: bool = False
     live: int | None = None
     sequence_number: int = 0
+    length: int | None = None
 
 
 class LiveFile(msgspec.Struct, frozen=True, gc=False):
@@ -49,8 +53,8 @@ def read_manifest_list(location: str, content: bytes) -> list[Manifest]:
     """The manifests that a manifest list names. Raises CorruptTableError."""
     try:
         return [
-            Manifest(path.decode(), spec_id, kind == 1, _sum(added, existing), sequence_number or 0)
-            for path, spec_id, kind, added, existing, sequence_number in read_avro(content, _LIST).records
+            Manifest(path.decode(), spec_id, kind == 1, _sum(added, existing), number or 0, length)
+            for path, spec_id, kind, added, existing, number, length in read_avro(content, _LIST).records
         ]
     except (AvroError, AttributeError) as error:
         raise CorruptTableError(f"manifest list {location}: {error}") from error
@@ -84,9 +88,9 @@ def _live_files(manifest: Manifest, content: bytes) -> Iterator[LiveFile]:
 
 
 class Contents(NamedTuple):
-    """The live files of a snapshot, data and delete files apart, and how many manifests it has."""
+    """The manifests of a snapshot, and its live files, data and delete files apart."""
 
-    manifests: int
+    manifests: list[Manifest]
     data: list[LiveFile]
     deletes: list[LiveFile]
 
@@ -106,7 +110,7 @@ class ManifestReader:
         else:
             manifests = [Manifest(path) for path in state.manifests]
         wanted = [manifest for manifest in manifests if manifest.live != 0]
-        contents = Contents(len(manifests), [], [])
+        contents = Contents(manifests, [], [])
 
         def read(manifest: Manifest) -> list[LiveFile] | None:
             return None if give_up() else self._files_of(manifest, files)

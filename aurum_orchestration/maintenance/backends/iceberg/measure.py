@@ -12,7 +12,7 @@ would otherwise take as long as the measuring.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -24,10 +24,16 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
 from aurum_orchestration.maintenance.backends.iceberg.layout import Rules, estimate, layout_of, suspicion
+from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import (
+    excess_of,
+    manifests_refusal,
+    target_of,
+)
 from aurum_orchestration.maintenance.backends.iceberg.manifests import (
     EQUALITY_DELETES,
     Contents,
     LiveFile,
+    Manifest,
     ManifestReader,
 )
 from aurum_orchestration.maintenance.backends.iceberg.metadata import TableState, table_state
@@ -35,7 +41,7 @@ from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction
 from aurum_orchestration.maintenance.backends.iceberg.sources import Opened, Source, source_of
 from aurum_orchestration.maintenance.interfaces import OperationType, PolicyLookup, TableHealth
 
-COMPACTION = OperationType.COMPACTION.value
+COMPACTION, MANIFESTS = OperationType.COMPACTION.value, OperationType.MANIFESTS.value
 UNKNOWN = "unknown"
 """State token of a table that could not be measured."""
 
@@ -87,13 +93,28 @@ def _by_contents(state: TableState, before: _Judgement, contents: Contents) -> _
     metrics = {
         **state.metrics,
         **layout.metrics,
-        "manifests": float(contents.manifests),
+        **_manifest_metrics(contents.manifests, state.properties),
         "delete_files": float(len(contents.deletes)),
         "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in contents.deletes)),
         "exact": 1.0,
     }
     refusals = _refusals(state, len(contents.deletes), layout.candidates)
     return msgspec.structs.replace(before, exact=True, metrics=metrics, refusals=refusals)
+
+
+def _manifest_metrics(listed: Sequence[Manifest], properties: Mapping[str, str]) -> dict[str, float]:
+    """How many manifests there are, and, where the list says how large they are, how many fewer would do."""
+    found = {"manifests": float(len(listed))}
+    kinds: dict[tuple[bool, int | None], list[int]] = {}
+    for manifest in listed:
+        if manifest.length is None:
+            return found
+        if manifest.live != 0:
+            kinds.setdefault((manifest.deletes, manifest.spec_id), []).append(manifest.length)
+    target = target_of(properties)
+    found["manifest_bytes"] = float(sum(manifest.length or 0 for manifest in listed))
+    found["excess_manifests"] = float(sum(excess_of(sizes, target) for sizes in kinds.values()))
+    return found
 
 
 def _refusals(state: TableState, delete_files: int, candidates: Sequence[LiveFile]) -> dict[str, str]:
@@ -105,7 +126,9 @@ def _refusals(state: TableState, delete_files: int, candidates: Sequence[LiveFil
         properties=state.properties,
         candidates=candidates,
     )
-    return {} if reason is None else {COMPACTION: reason}
+    manifests = manifests_refusal(state.format_version, encrypted=state.encrypted)
+    found = {COMPACTION: reason, MANIFESTS: manifests}
+    return {operation: told for operation, told in found.items() if told is not None}
 
 
 class _Row(msgspec.Struct, gc=False):

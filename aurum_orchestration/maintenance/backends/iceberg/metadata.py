@@ -22,7 +22,10 @@ EMPTY = "empty"
 MOST_COMMITS = 128
 """So many of the latest commits are looked at one by one."""
 
-_KEPT_PROPERTIES = re.compile(r"write\.format\.default|encryption\..*|py-io-impl|(?:s3|gcs|adls|hdfs|hf|client)\..*")
+_KEPT_PROPERTIES = re.compile(
+    r"write\.format\.default|commit\.manifest\.target-size-bytes|encryption\..*|py-io-impl"
+    r"|(?:s3|gcs|adls|hdfs|hf|client)\..*"
+)
 
 
 class _Json(msgspec.Struct, rename="kebab", gc=False):

@@ -12,12 +12,16 @@ from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import candidates, ideal, target_of
+from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import (
+    candidates,
+    ideal,
+    manifests_refusal,
+    target_of,
+)
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.manifests import ManifestsParameters
 
 MIB = 1024 * 1024
-NEWEST_FORMAT = 2
 
 _RISK = "None for readers and writers: no data file changes, and manifests that others add meanwhile are kept."
 
@@ -36,9 +40,11 @@ def head_of(table: Table) -> tuple[Snapshot | None, Sequence[ManifestFile]]:
 def plan_manifests(table: Table, table_id: TableId, parameters: ManifestsParameters) -> MaintenancePlan:
     """The plan for the table as it is. Raises UnsupportedError with the reason when it cannot be done safely."""
     snapshot, listed = head_of(table)
-    if reason := _refusal(table, listed):
+    metadata = table.metadata
+    encrypted = "encryption.key-id" in metadata.properties or any(one.key_metadata for one in listed)
+    if reason := manifests_refusal(metadata.format_version, encrypted=encrypted):
         raise UnsupportedError(reason, table=str(table_id), operation=OperationType.MANIFESTS)
-    target = target_of(table.metadata.properties, parameters.target_manifest_size_mb)
+    target = target_of(metadata.properties, parameters.target_manifest_size_mb)
     groups = list(_groups(listed, target, parameters))
     steps = [
         _step(number, group, target)
@@ -51,23 +57,11 @@ def plan_manifests(table: Table, table_id: TableId, parameters: ManifestsParamet
         parameters=parameters.model_dump(),
         reason=_reason(listed, groups, target),
         fingerprint={
-            "table_uuid": str(table.metadata.table_uuid),
+            "table_uuid": str(metadata.table_uuid),
             "snapshot_id": snapshot.snapshot_id if snapshot else None,
         },
         steps=steps,
     )
-
-
-def _refusal(table: Table, listed: Sequence[ManifestFile]) -> str | None:
-    metadata = table.metadata
-    if metadata.format_version > NEWEST_FORMAT:
-        return (
-            f"format version {metadata.format_version} keeps row ids in its manifests, which rewriting does only up to "
-            f"version {NEWEST_FORMAT}; Spark's rewrite_manifests keeps them"
-        )
-    if "encryption.key-id" in metadata.properties or any(one.key_metadata for one in listed):
-        return "the table is encrypted"
-    return None
 
 
 def has_live_files(manifest: ManifestFile) -> bool:

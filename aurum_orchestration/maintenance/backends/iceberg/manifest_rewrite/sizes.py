@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 TARGET_PROPERTY = "commit.manifest.target-size-bytes"
 DEFAULT_TARGET = 8 * 1024 * 1024
+
+NEWEST_FORMAT = 2
 
 SMALL_SHARE = 0.75
 """Below this share of the target a manifest is small."""
@@ -47,7 +49,17 @@ def excess_of(sizes: Sequence[int], target: int) -> int:
     return max(0, excess(chosen, target))
 
 
-def target_of(properties: dict[str, str], wanted_mb: float | None = None) -> int:
+def manifests_refusal(format_version: int, *, encrypted: bool) -> str | None:
+    """Why a table's manifests cannot be rewritten, or None."""
+    if format_version > NEWEST_FORMAT:
+        return (
+            f"format version {format_version} keeps row ids in its manifests, which rewriting does only up to version "
+            f"{NEWEST_FORMAT}; Spark's rewrite_manifests keeps them"
+        )
+    return "the table is encrypted" if encrypted else None
+
+
+def target_of(properties: Mapping[str, str], wanted_mb: float | None = None) -> int:
     """The size manifests aim at, in bytes: what is wanted, else the table's property, else 8 MiB."""
     if wanted_mb is not None:
         return int(wanted_mb * 1024 * 1024)
