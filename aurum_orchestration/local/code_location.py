@@ -54,14 +54,12 @@ class CodeLocation:
             raise InternalError(f"the run {result.run_id} of the job {job} failed: {_causes(result)}", operation=job)
         return result.run_id
 
-    def observations(self, asset_key: Sequence[str]) -> list[dict[str, Any]]:
-        """Metadata of every observation of a table's asset, the newest first."""
-        found = self._instance.fetch_observations(dg.AssetKey(list(asset_key)), limit=100).records
-        return [
-            {name: value.value for name, value in record.asset_observation.metadata.items()}
-            for record in found
-            if record.asset_observation
-        ]
+    def newest_observation(self, asset_key: Sequence[str]) -> Mapping[str, Any]:
+        """Metadata of the newest observation of a table's asset. Raises InternalError when there is none."""
+        found = self._instance.fetch_observations(dg.AssetKey(list(asset_key)), limit=1).records
+        if not found or found[0].asset_observation is None:
+            raise InternalError(f"Dagster has no observation of the asset {'/'.join(asset_key)}")
+        return {name: value.value for name, value in found[0].asset_observation.metadata.items()}
 
 
 class _Said(logging.Handler):

@@ -62,20 +62,23 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def build_lake(
+def create_lake(catalog: Catalog) -> None:
+    """Create every table of :data:`RECIPES`, empty, in the namespace ``flights`` of an empty catalog."""
+    catalog.create_namespace_if_not_exists(NAMESPACE)
+    for name, recipe in RECIPES.items():
+        _create(catalog, name, recipe)
+
+
+def fill_lake(
     catalog: Catalog, *, days: int = WHOLE_YEAR, progress: Progress = lambda _table, _done, _total: None
 ) -> None:
-    """Create and fill every table of :data:`RECIPES` in the namespace ``flights`` of an empty catalog.
-
-    Fewer ``days`` (from 1 January 2013) make a smaller lake of the same shape.
-    """
-    catalog.create_namespace_if_not_exists(NAMESPACE)
+    """Write the rows of every table. Fewer ``days`` (from 1 January 2013) make a smaller lake of the same shape."""
     sources = {source: _first(days, nyc2013.load(source)) for source in {one.source for one in RECIPES.values()}}
     for name, recipe in RECIPES.items():
         rows = sources[recipe.source]
         if recipe.columns:
             rows = rows.select(list(recipe.columns))
-        _fill(_create(catalog, name, recipe), name, recipe, rows, progress)
+        _fill(catalog.load_table((NAMESPACE, name)), name, recipe, rows, progress)
 
 
 def _first(days: int, rows: pa.Table) -> pa.Table:
@@ -86,7 +89,7 @@ def _first(days: int, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.less(rows[TIME], datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=days)))
 
 
-def _create(catalog: Catalog, name: str, recipe: Recipe) -> Table:
+def _create(catalog: Catalog, name: str, recipe: Recipe) -> None:
     schema = nyc2013.SCHEMAS[recipe.source]
     if recipe.columns:
         schema = schema.select(*recipe.columns)
@@ -94,9 +97,7 @@ def _create(catalog: Catalog, name: str, recipe: Recipe) -> Table:
     if recipe.by_month:
         source = schema.find_field(TIME)
         spec = PartitionSpec(PartitionField(source.field_id, 1000, MonthTransform(), f"{TIME}_month"))
-    return catalog.create_table(
-        (NAMESPACE, name), schema=schema, partition_spec=spec, properties={"comment": recipe.comment}
-    )
+    catalog.create_table((NAMESPACE, name), schema=schema, partition_spec=spec, properties={"comment": recipe.comment})
 
 
 def _fill(table: Table, name: str, recipe: Recipe, rows: pa.Table, progress: Progress) -> None:

@@ -27,19 +27,25 @@ _POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One table before and after: what a reader finds in its files, and its debt as Dagster has it."""
+class Observed:
+    """A table at one moment: its debt as Dagster has it, and what a reader finds in its files."""
 
     table: str
-    before: Contents
-    after: Contents
-    debt_before: float
-    debt_after: float
+    debt: float
+    contents: Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One table before and after."""
+
+    before: Observed
+    after: Observed
 
     @property
     def kept(self) -> bool:
         """True when no row was lost, added or changed."""
-        return self.before.same_rows(self.after)
+        return self.before.contents.same_rows(self.after.contents)
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -52,12 +58,13 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
     """What became of every table, and that its rows are the same."""
     table = _table("TABLE", "FILES", "SIZE", "DEBT", "ROWS", "SAME ROWS")
     for one in outcomes:
+        old, new = one.before.contents, one.after.contents
         table.add_row(
-            one.table,
-            _change(count(one.before.files), count(one.after.files)),
-            _change(size(one.before.bytes), size(one.after.bytes)),
-            _change(f"{one.debt_before:.0f}", f"{one.debt_after:.0f}"),
-            count(one.after.rows),
+            one.after.table,
+            _change(count(old.files), count(new.files)),
+            _change(size(old.bytes), size(new.bytes)),
+            _change(f"{one.before.debt:.0f}", f"{one.after.debt:.0f}"),
+            count(new.rows),
             Text("yes", style="green") if one.kept else Text("NO", style="bold red"),
         )
     return table

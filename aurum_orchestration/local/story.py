@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,16 +26,19 @@ from aurum_orchestration.errors import InternalError, VerificationError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.local import show
 from aurum_orchestration.local.code_location import CodeLocation
-from aurum_orchestration.local.lake import NAMESPACE, RECIPES, build_lake
-from aurum_orchestration.local.proof import Contents, contents
+from aurum_orchestration.local.lake import NAMESPACE, RECIPES, create_lake, fill_lake
+from aurum_orchestration.local.proof import contents
 from aurum_orchestration.local.questions import QUESTIONS, Answer, ask
-from aurum_orchestration.local.show import Outcome
+from aurum_orchestration.local.show import Observed, Outcome
 from aurum_orchestration.local.stack import BACKEND, Stack, create_catalog
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.shapes import OperationReport
 from aurum_orchestration.maintenance.threads import run_sync
 
 SENSOR = f"compaction_{BACKEND}"
+WATCHED, LOOKS = "flights", (0.2, 0.4, 0.6, 0.8, 1.0)
+"""The table whose growth is followed while it is written, and the shares of its rows after which it is measured."""
+
 REPORT = "demo.json"
 """Written last, into the stack's folder: the figures, and the sign that the demo went through."""
 
@@ -64,22 +67,23 @@ class Story:
     def tell(self, *, days: int, picture: Path | None) -> None:
         """All of it. Raises AurumError when something is not as promised."""
         self._chapter(1, "Real data: New York's flights of 2013, written as a stream does, into .aurum/warehouse")
-        self._build(days)
-        self._chapter(2, "The fleet before")
+        create_lake(self._catalog)
         dagster = self._load()
+        self._fill(dagster, days)
+        self._chapter(2, "The fleet before")
         dagster.launch("health")
         before = self._status()
-        found_before = self._read()
+        observed_before = self._observe(dagster)
         answers_before = self._ask()
 
         self._chapter(3, f"Dagster: a tick of the sensor {SENSOR}, and the runs it requests")
         self._follow_the_sensor(dagster)
         self._chapter(4, "The fleet after")
         self._status()
-        found_after, answers_after = self._read(), self._ask()
+        observed_after, answers_after = self._observe(dagster), self._ask()
 
         self._chapter(5, "The result: numbers from Dagster's observations, rows read by DuckDB before and after")
-        outcomes = self._outcomes(dagster, found_before, found_after)
+        outcomes = [Outcome(*both) for both in zip(observed_before, observed_after, strict=True)]
         result = [show.outcomes_table(outcomes), Text(), show.answers_table(answers_before, answers_after)]
         self._out.print(*result, sep="\n")
         self._check(outcomes, answers_before, answers_after)
@@ -87,9 +91,20 @@ class Story:
         if picture:
             show.save_picture(picture, "make demo", before, Text(), *result)
 
-    def _build(self, days: int) -> None:
-        with show.rows_coming(self._out) as written:
-            build_lake(self._catalog, days=days, progress=written)
+    def _fill(self, dagster: CodeLocation, days: int) -> None:
+        """Write the rows; the job `health` looks at the lake now and then, so that plots show how it goes sick."""
+        looks = iter(LOOKS)
+        next_look = next(looks)
+
+        def written(name: str, done: int, total: int) -> None:
+            nonlocal next_look
+            show_bar(name, done, total)
+            if name == WATCHED and done >= next_look * total:
+                dagster.launch("health")
+                next_look = next(looks, 2)
+
+        with show.rows_coming(self._out) as show_bar:
+            fill_lake(self._catalog, days=days, progress=written)
 
     def _load(self) -> CodeLocation:
         """The code location, loaded when the tables are known: they are its assets."""
@@ -102,9 +117,6 @@ class Story:
         rendered = render_status(run_sync(self._service.status()))
         self._out.print(rendered)
         return rendered
-
-    def _read(self) -> Mapping[str, Contents]:
-        return {name: contents(self._catalog, name) for name in RECIPES}
 
     def _ask(self) -> list[Answer]:
         with self._out.status("asking three questions"):
@@ -134,28 +146,27 @@ class Story:
         if again.run_requests:
             raise InternalError("the sensor still asks for compaction after it was done")
 
-    def _outcomes(
-        self, dagster: CodeLocation, before: Mapping[str, Contents], after: Mapping[str, Contents]
-    ) -> list[Outcome]:
-        outcomes = []
+    def _observe(self, dagster: CodeLocation) -> list[Observed]:
+        """Each table as the newest observation in Dagster's storage and an independent reader have it."""
+        found = []
         for name in RECIPES:
             table = TableId(BACKEND, (NAMESPACE, name))
-            points = dagster.observations(self._service.fleet.asset_key(table))
-            if not points:
-                raise InternalError("Dagster has no observation of it", table=str(table))
-            debts = [float(point["debt_score"]) for point in points]
-            outcomes.append(Outcome(str(table), before[name], after[name], debts[-1], debts[0]))
-        return outcomes
+            observation = dagster.newest_observation(self._service.fleet.asset_key(table))
+            found.append(Observed(str(table), float(observation["debt_score"]), contents(self._catalog, name)))
+        return found
 
     def _check(self, outcomes: Sequence[Outcome], before: Sequence[Answer], after: Sequence[Answer]) -> None:
-        changed = [one.table for one in outcomes if not one.kept]
+        changed = [one.before.table for one in outcomes if not one.kept]
         if changed:
             raise VerificationError(f"the rows of {', '.join(changed)} are not the same as before")
         different = [old.question for old, new in zip(before, after, strict=True) if old.text != new.text]
         if different:
             raise VerificationError(f"answers changed: {' '.join(different)}")
-        rows = sum(one.after.rows for one in outcomes)
-        files = [sum(files) for files in zip(*((one.before.files, one.after.files) for one in outcomes), strict=True)]
+        rows = sum(one.after.contents.rows for one in outcomes)
+        files = [
+            sum(files)
+            for files in zip(*((one.before.contents.files, one.after.contents.files) for one in outcomes), strict=True)
+        ]
         self._out.print()
         self._out.print(
             f"All {rows:,} rows are still there, by count and by checksum; {files[0]:,} files became {files[1]:,}. "

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import dagster as dg
@@ -44,16 +45,17 @@ def test_the_demo_compacts_what_is_sick_and_proves_it(project: Path, capsys: pyt
     told = capsys.readouterr().out
     for words in ("The fleet before", "compaction_lake", "The fleet after", "rows are still there", "make ui"):
         assert words in told
-    tables = {
-        one["table"].split(".")[-1]: one for one in json.loads((project / ".aurum/demo.json").read_text())["tables"]
-    }
+    figures = json.loads((project / ".aurum" / story.REPORT).read_text())
+    tables = {one["before"]["table"].split(".")[-1]: one for one in figures["tables"]}
     assert set(tables) == {"flights", "weather", "schedule", "airlines", "airports", "planes"}
     for name, one in tables.items():
+        before, after = one["before"]["contents"], one["after"]["contents"]
         sick = name in {"flights", "weather"}
-        assert (one["before"]["files"] > 20) == (one["debt_before"] > 0) == sick
-        assert (one["after"]["files"], one["debt_after"]) == (1, 0)
-        assert one["before"]["rows"] == one["after"]["rows"] > 0
-        assert one["before"]["checksum"] == one["after"]["checksum"]
+        assert (before["files"] > 20) == (one["before"]["debt"] > 5) == sick
+        assert after["files"] == 1
+        assert one["after"]["debt"] < 1
+        assert before["rows"] == after["rows"] > 0
+        assert before["checksum"] == after["checksum"]
     with_history = History(f"sqlite:///{project}/.aurum/history.db")
     assert {result.config.target_table for result in with_history.operations()} == {
         "lake.flights.flights",
@@ -61,6 +63,16 @@ def test_the_demo_compacts_what_is_sick_and_proves_it(project: Path, capsys: pyt
     }
     with_history.close()
     assert not (project / ".aurum" / "of an earlier demo").exists()
+
+    with dg.DagsterInstance.get() as instance:
+        key = dg.AssetKey(["lake", "flights", "flights"])
+        records = instance.fetch_observations(key, limit=100, ascending=True).records
+    files: list[Any] = [
+        record.asset_observation.metadata["data_files"].value for record in records if record.asset_observation
+    ]
+    assert len(set(files)) >= 3, "the plot shows how the table goes sick"
+    assert files == [*sorted(files[:-1]), 1]
+
     assert picture.read_text().startswith("<svg")
     assert "http" not in picture.read_text().replace("http://www.w3.org/2000/svg", "")
 
@@ -135,3 +147,5 @@ def test_a_run_that_fails_says_why() -> None:
             location.launch("refusing")
         with pytest.raises(InternalError, match="ZeroDivisionError: of course"):
             location.launch("breaking")
+        with pytest.raises(InternalError, match="no observation of the asset lake/unseen"):
+            location.newest_observation(["lake", "unseen"])

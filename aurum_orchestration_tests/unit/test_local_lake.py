@@ -19,7 +19,7 @@ from pyiceberg.types import NestedField, StringType, TimestamptzType
 
 from aurum_orchestration.errors import MissingExtraError
 from aurum_orchestration.local import nyc2013
-from aurum_orchestration.local.lake import NAMESPACE, RECIPES, build_lake
+from aurum_orchestration.local.lake import NAMESPACE, RECIPES, create_lake, fill_lake
 from aurum_orchestration.local.proof import contents
 from aurum_orchestration.local.questions import QUESTIONS, Question, Scan, ask
 from aurum_orchestration.local.streaming import Stream, replay
@@ -33,7 +33,8 @@ Told = list[tuple[str, int, int]]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqlCatalog, Told]]:
     told: Told = []
     catalog = catalog_in(tmp_path_factory.mktemp("lake"))
-    build_lake(catalog, days=DAYS, progress=lambda *step: told.append(step))
+    create_lake(catalog)
+    fill_lake(catalog, days=DAYS, progress=lambda *step: told.append(step))
     yield catalog, told
     catalog.close()
 
