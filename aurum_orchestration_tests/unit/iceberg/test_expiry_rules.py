@@ -61,6 +61,10 @@ def test_exactly_as_old_as_allowed_is_not_too_old() -> None:
     assert gone(line([8, 7, 0]), {"main": Ref(3, True)}, WEEK).snapshots == (1,)
 
 
+def test_a_young_snapshot_stays_behind_one_that_a_wrong_clock_made_old() -> None:
+    assert gone(line([3, 9, 0]), {"main": Ref(3, True)}, WEEK).snapshots == (2,)
+
+
 def test_a_tag_keeps_its_snapshot_and_no_other() -> None:
     refs = {"main": Ref(5, True), "q1": Ref(2, False)}
     assert gone(line([50, 40, 30, 20, 1]), refs, WEEK).snapshots == (1, 3, 4)
@@ -163,8 +167,7 @@ def stays(one: Snap, snapshots: Sequence[Snap], refs: Mapping[str, Ref], rules: 
         reachable = True
         least = rules.min_snapshots_to_keep if ref.min_snapshots_to_keep is None else ref.min_snapshots_to_keep
         limit = rules.max_snapshot_age_ms if ref.max_snapshot_age_ms is None else ref.max_snapshot_age_ms
-        place = way.index(one)
-        if all(number < least or age(step) <= limit for number, step in enumerate(way[: place + 1])):
+        if way.index(one) < least or age(one) <= limit:
             return True
     return not reachable and age(one) <= rules.max_snapshot_age_ms
 

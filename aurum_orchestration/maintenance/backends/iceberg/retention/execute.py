@@ -30,7 +30,7 @@ from aurum_orchestration.maintenance.planner.words import count
 
 _BATCH = 1000
 _NO_UNDO = "nothing brings expired snapshots back: their files are deleted"
-_LATER = "the next vacuum removes them"
+_LATER = "the next vacuum removes what is left"
 
 _log = logging.getLogger(__name__)
 

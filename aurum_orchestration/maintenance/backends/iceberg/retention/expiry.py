@@ -1,9 +1,10 @@
 """Which snapshots and refs may go. Pure, and the same rules for measuring and for planning.
 
-The rules are Apache Iceberg's: a branch keeps its ancestors from the head back, at least
-``min-snapshots-to-keep`` of them and all younger than ``max-snapshot-age-ms``, up to the first that is
-neither; a tag keeps its snapshot; a ref whose snapshot is older than ``max-ref-age-ms`` goes (never main);
-a snapshot that no ref leads to goes when it is older than the table's age.
+The rules are Apache Iceberg's: a branch keeps of its ancestors the newest ``min-snapshots-to-keep`` and all
+that are not older than ``max-snapshot-age-ms``; a tag keeps its snapshot; a ref whose snapshot is older than
+``max-ref-age-ms`` goes (never main); a snapshot that no ref leads to goes when it is older than the table's
+age. One thing differs: where clocks disagreed, Apache Iceberg stops at the first ancestor that is too old,
+and takes younger ones behind it along.
 
 A ref's own settings come first. For the others the longer of two holds: what is asked for, and what the
 table's properties ``history.expire.*`` say. So neither can shorten what the other protects.
@@ -118,9 +119,8 @@ def _kept_of_branch(line: Sequence[SnapshotLike], ref: Ref, rules: Rules, now_ms
     age = rules.max_snapshot_age_ms if ref.max_snapshot_age_ms is None else ref.max_snapshot_age_ms
     least = rules.min_snapshots_to_keep if ref.min_snapshots_to_keep is None else ref.min_snapshots_to_keep
     for position, snapshot in enumerate(line):
-        if position >= least and snapshot.timestamp_ms < now_ms - age:
-            return
-        yield snapshot.snapshot_id
+        if position < least or snapshot.timestamp_ms >= now_ms - age:
+            yield snapshot.snapshot_id
 
 
 def _ancestors(head: int, known: Mapping[int, SnapshotLike]) -> Iterator[SnapshotLike]:

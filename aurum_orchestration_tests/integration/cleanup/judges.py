@@ -1,0 +1,87 @@
+"""What the tests of retention and vacuum hold tables to, told by PyIceberg and by the disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pyiceberg.table import Table
+
+from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside
+
+NOW: dict[str, Any] = {"retention_days": 0, "override_floor": True, "override_reason": "nobody reads this table"}
+"""Parameters that let every snapshot go that is not among the last."""
+
+
+def local(location: str) -> str:
+    return location.removeprefix("file://")
+
+
+def snapshot_rows(table: Table) -> dict[int, Counter[str]]:
+    """The rows of every snapshot, by its id."""
+    return {
+        snapshot.snapshot_id: Counter(map(repr, table.scan(snapshot_id=snapshot.snapshot_id).to_arrow().to_pylist()))
+        for snapshot in table.metadata.snapshots
+    }
+
+
+def content_of(table: Table, snapshot_id: int) -> set[str]:
+    """The manifest list, manifests and live files of a snapshot."""
+    snapshot = table.metadata.snapshot_by_id(snapshot_id)
+    assert snapshot is not None
+    found = {local(snapshot.manifest_list)}
+    for manifest in snapshot.manifests(table.io):
+        found.add(local(manifest.manifest_path))
+        found |= {
+            local(entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+        }
+    return found
+
+
+def reachable(table: Table) -> set[str]:
+    """Everything that any snapshot of the table refers to, and its statistics files."""
+    files = {local(file.statistics_path) for file in (*table.metadata.statistics, *table.metadata.partition_statistics)}
+    return files.union(*(content_of(table, snapshot.snapshot_id) for snapshot in table.metadata.snapshots))
+
+
+def on_disk(table: Table) -> set[str]:
+    """Every file under the table's location but metadata files themselves."""
+    return {
+        str(path)
+        for path in Path(local(table.location())).rglob("*")
+        if path.is_file() and not path.name.endswith(".metadata.json")
+    }
+
+
+def rewrite_metadata(lake: Lakeside, table: Table, change: Callable[[dict[str, Any]], None]) -> Table:
+    """Change the table's metadata file behind the catalog's back: a function of the decoded JSON."""
+    path = Path(local(table.metadata_location))
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    new = path.with_name(f"{int(path.name[:5]) + 1:05d}-{path.name[6:]}")
+    new.write_text(json.dumps(metadata))
+    with closing(sqlite3.connect(lake.home / "catalog.db")) as database:
+        database.execute(
+            "update iceberg_tables set metadata_location = ? where metadata_location = ?",
+            (f"file://{new}", table.metadata_location),
+        )
+        database.commit()
+    return table.refresh()
+
+
+def aged(lake: Lakeside, table: Table, days: float) -> Table:
+    """The table as if everything in it had happened so many days earlier."""
+
+    def shift(metadata: dict[str, Any]) -> None:
+        step = int(days * 86_400_000)
+        metadata["last-updated-ms"] -= step
+        for name in ("snapshots", "snapshot-log", "metadata-log"):
+            for item in metadata.get(name, []):
+                item["timestamp-ms"] -= step
+
+    return rewrite_metadata(lake, table, shift)
