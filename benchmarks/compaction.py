@@ -35,8 +35,8 @@ from benchmarks.tables import build_curves, catalog_at
 
 ROUNDS = 3
 THREADS = 2
-STRINGS = ["curve_id", "region", "product", "source"]
-NUMBERS_WITH_DICTIONARY = ["day", "price", "bid", "ask", "volume", "quality"]
+STRINGS = ["curve_id", "region", "product", "source", "currency"]
+NUMBERS_WITH_DICTIONARY = ["day", "version", "volume", "quality"]
 
 
 def timed(work: Callable[[], Any]) -> float:

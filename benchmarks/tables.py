@@ -33,8 +33,8 @@ CURVES = Schema(
     NestedField(5, "product", StringType(), required=False),
     NestedField(6, "source", StringType(), required=False),
     NestedField(7, "price", DoubleType(), required=False),
-    NestedField(8, "bid", DoubleType(), required=False),
-    NestedField(9, "ask", DoubleType(), required=False),
+    NestedField(8, "currency", StringType(), required=False),
+    NestedField(9, "version", IntegerType(), required=False),
     NestedField(10, "volume", LongType(), required=False),
     NestedField(11, "quality", IntegerType(), required=False),
     NestedField(12, "trade_id", LongType(), required=False),
@@ -44,8 +44,6 @@ FIRST_DAY = np.datetime64("2026-01-01")
 
 def curve_rows(rng: np.random.Generator, day: int, count: int, first_id: int) -> pa.Table:
     """``count`` rows of one day in the order in which they came in."""
-    price = np.round(rng.normal(60, 15, count), 2)
-    spread = np.round(rng.integers(1, 40, count) * 0.05, 2)
     seconds = np.sort(rng.integers(0, 86_400_000, count)) * 1000
     return pa.table(
         {
@@ -57,9 +55,9 @@ def curve_rows(rng: np.random.Generator, day: int, count: int, first_id: int) ->
                 rng.integers(0, 24, count)
             ],
             "source": np.array(["EEX", "EPEX", "ICE", "NORDPOOL"])[rng.integers(0, 4, count)],
-            "price": price,
-            "bid": np.round(price - spread, 2),
-            "ask": np.round(price + spread, 2),
+            "price": rng.normal(60, 15, count),
+            "currency": np.array(["EUR", "GBP", "CHF", "PLN"])[rng.integers(0, 4, count)],
+            "version": rng.integers(1, 9, count).astype(np.int32),
             "volume": rng.integers(1, 500, count),
             "quality": rng.integers(0, 4, count).astype(np.int32),
             "trade_id": np.arange(first_id, first_id + count),

@@ -166,8 +166,8 @@ def _file_record(file: DataFile, version: int, partition_names: list[str]) -> di
         "lower_bounds": _pairs(file.lower_bounds),
         "upper_bounds": _pairs(file.upper_bounds),
         "key_metadata": file.key_metadata,
-        "split_offsets": file.split_offsets,
-        "equality_ids": file.equality_ids,
+        "split_offsets": _array(file.split_offsets),
+        "equality_ids": _array(file.equality_ids),
         "sort_order_id": file.sort_order_id,
         **({"block_size_in_bytes": _V1_BLOCK_SIZE} if version == 1 else {}),
     }
@@ -177,9 +177,14 @@ def _plain(value: Any) -> Any:
     return value.bytes if isinstance(value, uuid.UUID) else value
 
 
-def _pairs(values: dict[int, Any] | None) -> list[dict[str, Any]] | None:
+def _pairs(values: dict[int, Any] | None) -> tuple[str, list[Any]] | None:
     """A map as Iceberg writes it to Avro: an array of key-value records."""
-    return None if values is None else [{"key": key, "value": value} for key, value in values.items()]
+    return _array(None if values is None else [{"key": key, "value": value} for key, value in values.items()])
+
+
+def _array(values: list[Any] | None) -> tuple[str, list[Any]] | None:
+    """A list with the branch of its union named, so that fastavro need not try the branches on every element."""
+    return None if values is None else ("array", values)
 
 
 def _describe(  # noqa: PLR0917 - the columns of a row
