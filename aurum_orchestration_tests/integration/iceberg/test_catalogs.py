@@ -334,6 +334,36 @@ def test_any_other_catalog_sees_changes_and_remembers_the_rest(catalog: SqlCatal
     assert len(other.loaded) == 3
 
 
+def test_files_are_read_with_what_the_catalog_gave_last(catalog: SqlCatalog) -> None:
+    class ExpiringIO(PyArrowFileIO):
+        """Reads only until the catalog gives the next one, as with credentials that it hands out."""
+
+        newest: ClassVar[ExpiringIO | None] = None
+
+        def __init__(self) -> None:
+            super().__init__({"py-io-impl": "expiring"})
+            ExpiringIO.newest = self
+
+        def new_input(self, location: str) -> Any:
+            assert self is ExpiringIO.newest, "expired"
+            return super().new_input(location)
+
+    class Handing(OtherCatalog):
+        def load_table(self, identifier: Any) -> Table:
+            table = super().load_table(identifier)
+            table.io = ExpiringIO()
+            return table
+
+    table = make_table(catalog, NUMBERS)
+    claim(table, [1000] * 10)
+    handing = Handing(catalog)
+    measurer = IcebergMeasurer(handing, "lake")
+    assert measure(handing, table, measurer=measurer).metrics["exact"] == 1
+    # another policy: the manifest list is read again, with what was given now
+    health = measure(handing, table, measurer=measurer, target_file_size_mb=1)
+    assert (health.problem, health.metrics["exact"]) == (None, 1)
+
+
 def test_a_catalog_that_fails_for_one_table_is_that_tables_problem(catalog: SqlCatalog) -> None:
     class Failing(OtherCatalog):
         def load_table(self, identifier: Any) -> Table:

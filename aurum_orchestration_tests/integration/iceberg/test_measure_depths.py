@@ -20,6 +20,7 @@ from pyiceberg.types import DecimalType, LongType, StringType, UUIDType
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 from aurum_orchestration.maintenance.planner.binpack import is_small, pack
+from aurum_orchestration_tests.iceberg_deletes import live_data_files
 from aurum_orchestration_tests.integration.iceberg.claims import MIB, claim, measure
 from aurum_orchestration_tests.integration.iceberg.support import append_numbers, fields, make_table, plan_of, spec_of
 
@@ -110,6 +111,8 @@ def test_the_numbers_of_a_real_table(catalog: SqlCatalog) -> None:
         "equality_delete_rows": 0,
         "snapshots": len(table.metadata.snapshots),
         "manifests": len(snapshot.manifests(table.io)),
+        "manifest_bytes": sum(manifest.manifest_length for manifest in snapshot.manifests(table.io)),
+        "excess_manifests": 1,  # of those with live files
         "metadata_bytes": Path(table.metadata_location.removeprefix("file://")).stat().st_size,
         "format_version": 2,
         "seconds_since_commit": pytest.approx(age),
@@ -139,6 +142,20 @@ def test_partition_values_of_every_kind_keep_their_partitions_apart(catalog: Sql
     metrics = measure(catalog, table, min_input_files=2, clear_excess_files=1).metrics
     # five commits, four partitions: the last one adds to the first
     assert (metrics["partitions"], metrics["small_files"], metrics["excess_files"]) == (4, 15, 11)
+
+
+def test_equal_values_under_two_specs_are_two_partitions(catalog: SqlCatalog) -> None:
+    schema = fields(id=LongType(), region=StringType(), hub=StringType())
+    table = make_table(catalog, schema, BY_REGION)
+    claim(table, [1000] * 6, Record("N"))
+    with table.update_spec() as change:
+        change.remove_field("region")
+        change.add_identity("hub")
+    claim(table, [1000] * 6, Record("N"))
+    claim(table, [1000] * 6, Record("N"))
+    metrics = measure(catalog, table, clear_excess_files=1).metrics
+    assert metrics["partitions"] == len({file.spec_id for file in live_data_files(table)}) == 2
+    assert metrics["excess_files"] == 5 + 11
 
 
 def test_a_partition_with_too_few_small_files_counts_none(catalog: SqlCatalog) -> None:
@@ -253,6 +270,29 @@ def test_what_is_remembered_is_bounded(catalog: SqlCatalog, reads: list[str]) ->
     second = measure(catalog, *tables, measurer=measurer)
     assert 0 < len(reads) < 9
     assert [health.metrics["excess_files"] for health in first + second] == [9] * 6
+
+
+@pytest.mark.parametrize(("max_files", "again"), [(1000, 0), (12, 3), (0, 3)])
+def test_manifests_are_remembered_as_far_as_there_is_room(
+    catalog: SqlCatalog, reads: list[str], max_files: int, again: int
+) -> None:
+    table = make_table(catalog, NUMBERS)
+    for _ in range(3):
+        claim(table, [1000] * 10)
+    measurer = IcebergMeasurer(catalog, "lake", max_files=max_files)
+    measure(catalog, table, measurer=measurer)
+    reads.clear()
+    assert measure(catalog, table, measurer=measurer, min_input_files=6).metrics["excess_files"] == 29
+    assert len([name for name in reads if not name.startswith("snap-")]) == again
+
+
+def test_manifests_with_nothing_alive_are_left_alone(catalog: SqlCatalog, reads: list[str]) -> None:
+    table = make_table(catalog, REGIONAL, BY_REGION)
+    append_numbers(table, files=6, region="N")
+    append_numbers(table, files=6, region="S")
+    table.delete("region = 'N'")
+    assert measure(catalog, table, clear_excess_files=1).metrics["excess_files"] == 5
+    assert len([name for name in reads if name.endswith(".avro")]) == 2  # of three: the list, and what lives
 
 
 def test_another_policy_is_followed_at_once_without_reading_again(catalog: SqlCatalog, reads: list[str]) -> None:

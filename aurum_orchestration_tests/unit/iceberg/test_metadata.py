@@ -57,7 +57,7 @@ def test_the_latest_commits_are_looked_at_by_themselves() -> None:
 
 
 def test_what_later_commits_removed_is_not_counted() -> None:
-    state = state_of([(10, 10_000 * MIB), (50, 50), (-50, -50), (1, 100 * MIB)])
+    state = state_of([(10, 10_000 * MIB), (50, 50), (-49, -49)])
     assert suspicion(state, RULES) <= 1
     assert estimate(state, RULES) == (0, 0)
 
@@ -103,6 +103,11 @@ def test_a_long_history_is_looked_at_in_part() -> None:
     state = state_of([(2, 2)] * (3 * MOST_COMMITS))
     assert state.windows[-2:] == ((2 * MOST_COMMITS, 2 * MOST_COMMITS), (6 * MOST_COMMITS, 6 * MOST_COMMITS))
     assert len(state.windows) == 9
+
+
+def test_minus_one_is_no_snapshot() -> None:
+    state = state_of([], **{"current-snapshot-id": -1})
+    assert (state.token, state.files, state.committed_ms) == ("empty", 0, 99)
 
 
 def test_encryption_is_seen_in_keys_and_in_properties() -> None:
