@@ -28,6 +28,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables, open_catalog
 from aurum_orchestration.maintenance.backends.iceberg.failures import translate
+from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 from aurum_orchestration_tests.iceberg_deletes import add_position_deletes, live_data_files
 from aurum_orchestration_tests.integration.iceberg.claims import claim, measure, metadata_path, policy
@@ -323,12 +324,16 @@ def test_any_other_catalog_names_broken_and_missing_tables(catalog: SqlCatalog, 
     ]
 
 
-def test_any_other_catalog_sees_changes_and_remembers_the_rest(catalog: SqlCatalog, other: OtherCatalog) -> None:
+def test_any_other_catalog_sees_changes_and_remembers_the_rest(
+    catalog: SqlCatalog, other: OtherCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = make_table(catalog, NUMBERS)
     claim(table, [1000] * 10)
     measurer = IcebergMeasurer(other, "lake")
     first = measure(other, table, measurer=measurer)
-    assert measure(other, table, measurer=measurer).metrics.keys() == first.metrics.keys()
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", lambda _self, location: pytest.fail(f"{location} is read again"))
+        assert measure(other, table, measurer=measurer).metrics.keys() == first.metrics.keys()
     claim(table, [1000] * 10)
     assert measure(other, table, measurer=measurer).metrics["excess_files"] == 19
     assert len(other.loaded) == 3
