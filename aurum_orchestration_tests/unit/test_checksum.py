@@ -153,6 +153,17 @@ def test_order_chunks_and_parts_do_not_matter(table: pa.Table, random: Any, plac
     assert checksum(pa.concat_tables([table.slice(row, 1) for row in order]) if order else table) == whole
 
 
+@every_kind
+@settings(rule, max_examples=3)
+@given(st.data())
+def test_a_slice_counts_like_its_copy(kind: Kind, data: Any) -> None:
+    values = data.draw(st.lists(st.none() | kind.values, min_size=12, max_size=12))
+    for start in (1, 3, 9):
+        assert checksum(one_column(kind.type, values).slice(start, 3)) == checksum(
+            one_column(kind.type, values[start : start + 3])
+        )
+
+
 @rule
 @given(tables(), st.lists(st.integers(0, 100), max_size=2))
 def test_a_record_batch_counts_like_a_table(table: pa.Table, places: list[int]) -> None:
@@ -162,7 +173,8 @@ def test_a_record_batch_counts_like_a_table(table: pa.Table, places: list[int]) 
 
 def test_rows_beyond_a_block_count_and_no_table_is_zero() -> None:
     numbers = np.arange(100_000)
-    whole = pa.table({"a": numbers, "s": numbers.astype(str), "n": pa.array(numbers, mask=numbers % 7 == 0)})
+    texts = {"s": numbers.astype(str), "t": np.char.zfill(numbers.astype(str), 9)}
+    whole = pa.table({"a": numbers, **texts, "n": pa.array(numbers, mask=numbers % 7 == 0)})
     parts = [whole.slice(start, 9_999) for start in range(0, 100_000, 9_999)]
     assert checksum(whole) == sum(map(checksum, reversed(parts)), RowChecksum())
     assert checksum(whole).rows == 100_000
