@@ -38,21 +38,46 @@ POSITION_DELETE_SCHEMA = pa.schema(
 )
 
 
-def add_position_deletes(table: Table, positions: Mapping[str, Sequence[int]]) -> list[str]:
-    """Delete rows by data file path and position, a delete file per partition. Their paths; the table is refreshed."""
+def add_position_deletes(
+    table: Table,
+    positions: Mapping[str, Sequence[int]],
+    *,
+    file_scoped: bool = False,
+    file_format: FileFormat = FileFormat.PARQUET,
+) -> list[str]:
+    """Delete rows by data file path and position, a delete file per partition. Their paths; the table is refreshed.
+
+    With ``file_scoped`` a delete file per data file, whose bounds say so. ``file_format`` is what they claim to be.
+    """
+    if file_scoped:
+        files = {file.file_path: file for file in live_data_files(table)}
+        return _commit(
+            table, [_position_deletes(table, files[path], {path: positions[path]}, path.encode()) for path in positions]
+        )
     groups: defaultdict[tuple[int, Record], list[str]] = defaultdict(list)
     live = {file.file_path: file for file in live_data_files(table)}
     for path in positions:
         groups[(live[path].spec_id, live[path].partition)].append(path)
-    added = []
-    for (spec_id, partition), paths in groups.items():
-        rows = [(path, position) for path in sorted(paths) for position in sorted(positions[path])]
-        content = pa.table(
-            {"file_path": [path for path, _ in rows], "pos": [position for _, position in rows]},
-            schema=POSITION_DELETE_SCHEMA,
-        )
-        added.append(_delete_file(table, content, DataFileContent.POSITION_DELETES, spec_id, partition, None))
+    added = [
+        _position_deletes(table, live[paths[0]], {path: positions[path] for path in paths}) for paths in groups.values()
+    ]
+    for file in added:
+        file._data[2] = file_format
     return _commit(table, added)
+
+
+def _position_deletes(
+    table: Table, like: DataFile, positions: Mapping[str, Sequence[int]], bounds: bytes | None = None
+) -> DataFile:
+    rows = [(path, position) for path in sorted(positions) for position in sorted(positions[path])]
+    content = pa.table(
+        {"file_path": [path for path, _ in rows], "pos": [position for _, position in rows]},
+        schema=POSITION_DELETE_SCHEMA,
+    )
+    file = _delete_file(table, content, DataFileContent.POSITION_DELETES, like.spec_id, like.partition, None)
+    if bounds is not None:
+        file.lower_bounds[2147483546] = file.upper_bounds[2147483546] = bounds
+    return file
 
 
 def add_equality_deletes(
@@ -61,17 +86,19 @@ def add_equality_deletes(
     field_names: Sequence[str],
     *,
     partition: Record | None = None,
+    with_data: Sequence[DataFile] = (),
 ) -> list[str]:
     """Delete all rows equal to one of ``rows`` in the named columns, in one partition of the current spec.
 
-    ``partition`` is needed for a partitioned table. The new files' paths; the table is refreshed.
+    ``partition`` is needed for a partitioned table. ``with_data`` are data files that the same commit adds, as
+    an upsert does: the delete does not apply to them. The new files' paths; the table is refreshed.
     """
     schema = table.schema().select(*field_names)
     content = rows.select(list(field_names)).cast(schema_to_pyarrow(schema))
     ids = [table.schema().find_field(name).field_id for name in field_names]
     spec_id = table.spec().spec_id
     file = _delete_file(table, content, DataFileContent.EQUALITY_DELETES, spec_id, partition or Record(), ids)
-    return _commit(table, [file])
+    return _commit(table, [file], with_data)
 
 
 def live_data_files(table: Table) -> list[DataFile]:
@@ -121,9 +148,9 @@ def _delete_file(
     return file
 
 
-def _commit(table: Table, files: list[DataFile]) -> list[str]:
+def _commit(table: Table, files: list[DataFile], data: Sequence[DataFile] = ()) -> list[str]:
     with table.transaction() as transaction:
-        _RowDelta(transaction, table, files).commit()
+        _RowDelta(transaction, table, files, data).commit()
     table.refresh()
     return [file.file_path for file in files]
 
@@ -140,19 +167,23 @@ class _DeleteManifestWriter(ManifestWriterV2):
 class _RowDelta(_FastAppendFiles):
     """Adds delete files: keeps all manifests, writes delete manifests beside them."""
 
-    def __init__(self, transaction: Transaction, table: Table, files: list[DataFile]) -> None:
+    def __init__(self, transaction: Transaction, table: Table, files: list[DataFile], data: Sequence[DataFile]) -> None:
         super().__init__(operation=Operation.DELETE, transaction=transaction, io=table.io)
-        self._added_data_files = files  # counted by the summary; written by _manifests below
+        self._added_data_files = [*files, *data]  # counted by the summary; written by _manifests below
 
     def _manifests(self) -> list[ManifestFile]:
         by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
+        data = [file for file in self._added_data_files if file.content == DataFileContent.DATA]
         for file in self._added_data_files:
-            by_spec[file.spec_id].append(file)
-        written = [self._delete_manifest(spec_id, files) for spec_id, files in by_spec.items()]
+            if file.content != DataFileContent.DATA:
+                by_spec[file.spec_id].append(file)
+        written = [self._manifest(_DeleteManifestWriter, spec_id, files) for spec_id, files in by_spec.items()]
+        if data:
+            written.append(self._manifest(ManifestWriterV2, data[0].spec_id, data))
         return [*written, *self._existing_manifests()]
 
-    def _delete_manifest(self, spec_id: int, files: list[DataFile]) -> ManifestFile:
-        writer = _DeleteManifestWriter(
+    def _manifest(self, kind: type[ManifestWriterV2], spec_id: int, files: list[DataFile]) -> ManifestFile:
+        writer = kind(
             self.spec(spec_id), self.schema(), self.new_manifest_output(), self._snapshot_id, self._compression
         )
         with writer:

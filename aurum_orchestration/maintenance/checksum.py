@@ -47,6 +47,15 @@ def checksum(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None) 
     With ``schema`` the fields of structs, at any depth, are those of its columns, found by their Parquet
     field ids, nulls where they are missing: what an older file holds compares with its rewrite.
     """
+    value = 0
+    sums = row_hashes(table, schema)
+    for start in range(0, len(sums), _BLOCK):
+        value += int(sums[start : start + _BLOCK].sum(dtype=np.uint64))
+    return RowChecksum(len(sums), value & 0xFFFFFFFFFFFFFFFF)
+
+
+def row_hashes(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None) -> U64:
+    """A 64-bit number per row, equal for equal rows; what :func:`checksum` adds up."""
     rows = table.num_rows
     sums = np.full(rows, _STEP, np.uint64)
     scratch = np.empty(min(_BLOCK, rows), np.uint64)
@@ -54,12 +63,10 @@ def checksum(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None) 
         for index, column in enumerate(table.columns):
             chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
             _add_column(chunks, schema.field(index).type if schema else None, _constant(index), sums, scratch)
-        value = 0
         for start in range(0, rows, _BLOCK):
             block = sums[start : start + _BLOCK]
             _finalize(block, scratch[: len(block)])
-            value += int(block.sum(dtype=np.uint64))
-    return RowChecksum(rows, value & 0xFFFFFFFFFFFFFFFF)
+    return sums
 
 
 def _constant(index: int) -> np.uint64:

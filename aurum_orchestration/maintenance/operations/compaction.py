@@ -34,6 +34,18 @@ class CompactionParameters(OperationParameters):
     max_group_size_mb: int = Field(
         default=2048, ge=1, description="Input of one group (one commit) at most, in MiB on storage."
     )
+    max_deleted_ratio: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="A data file is rewritten, whatever its size, when delete files take out at least this share of "
+        "its rows. Positions are counted; each equality delete is taken to hit one row.",
+    )
+    max_delete_files: int = Field(
+        default=100,
+        ge=1,
+        description="A table with at least this many delete files gets every data file rewritten that one applies to.",
+    )
     row_group_copy: bool = Field(
         default=True,
         description="Copy row groups that are large enough and as the table wants them byte for byte, and decode only "

@@ -19,7 +19,7 @@ class File:
 
 
 def refusal(*candidates: Any, **given: Any) -> str | None:
-    facts = {"format_version": 2, "default_spec_id": 0, "delete_files": 0, "properties": {}, **given}
+    facts = {"format_version": 2, "default_spec_id": 0, "properties": {}, **given}
     return compaction_refusal(**facts, candidates=candidates)
 
 
@@ -29,8 +29,6 @@ def refusal(*candidates: Any, **given: Any) -> str | None:
         ({"format_version": 1}, None),
         ({"format_version": 3}, "format version 3"),
         ({"format_version": 4}, "format version 4"),
-        ({"delete_files": 1}, "1 live delete file:"),
-        ({"delete_files": 1234}, "1,234 live delete files:"),
         ({"encrypted": True}, "encrypted"),
         ({"properties": {"write.format.default": "PARQUET"}}, None),
         ({"properties": {"write.format.default": "avro"}}, "writes AVRO"),

@@ -5,7 +5,10 @@ What could go wrong, and what prevents it (besides what :mod:`publish` sees to):
 * a file that somebody deleted meanwhile comes back: every replaced file must still be live in the head;
 * a concurrent row-level delete is undone: no delete file newer than the *base* snapshot (the one the
   data was read at) may apply to a replaced file. Comparing with the head instead, as PyIceberg 0.12
-  does, misses a delete that is followed by an append.
+  does, misses a delete that is followed by an append. Equality deletes need no conflict when the new files
+  take the base's sequence number, as in Apache Iceberg: newer deletes then apply to them too;
+* a deleted row comes back: a delete file leaves the metadata only when the head has no live data file
+  left that it may touch, whatever was planned, and never one that is newer than the base.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 
 from pyiceberg.manifest import (
     DataFile,
+    DataFileContent,
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
@@ -25,6 +29,15 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 from aurum_orchestration.errors import CommitConflictError
+from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
+    NamedPaths,
+    droppable,
+    is_equality,
+    is_readable,
+    path_bounds,
+    sequence_of,
+)
+from aurum_orchestration.maintenance.backends.iceberg.delete_manifests import without
 from aurum_orchestration.maintenance.backends.iceberg.entries import (
     ENTRIES_PER_MANIFEST,
     EntryReader,
@@ -44,11 +57,17 @@ __all__ = ["Replacement", "check_no_conflict", "commit_replace", "delete_quietly
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What is swapped: the files replaced, by location, and the files that take their place."""
+    """What is swapped: the files replaced, by location, and the files that take their place.
+
+    ``sequence_number`` is the data sequence number of those, by default the commit's own. With ``names``,
+    delete files that touch no data file any more are dropped.
+    """
 
     spec_id: int
     removed: Mapping[str, DataFile]
     added: Sequence[DataFile]
+    sequence_number: int | None = None
+    names: NamedPaths | None = None
 
 
 def commit_replace(
@@ -68,16 +87,19 @@ def commit_replace(
 
     def build(table: Table, head: Snapshot) -> SnapshotBuilder:
         if head.snapshot_id != base.snapshot_id:
-            check_no_conflict(table, base, head, replacement.removed, reader)
-        return _Builder(table, head, snapshot_id, replacement=replacement, reader=reader, properties=properties)
+            check_no_conflict(table, base, head, replacement, reader)
+        newest = base.sequence_number or 0
+        return _Builder(
+            table, head, snapshot_id, replacement=replacement, newest=newest, reader=reader, properties=properties
+        )
 
     return publish(table, snapshot_id, build)
 
 
 def check_no_conflict(
-    table: Table, base: Snapshot, head: Snapshot, removed: Mapping[str, DataFile], reader: EntryReader
+    table: Table, base: Snapshot, head: Snapshot, replacement: Replacement, reader: EntryReader
 ) -> None:
-    """Raise CommitConflictError when a commit between ``base`` and ``head`` touches ``removed`` files.
+    """Raise CommitConflictError when a commit between ``base`` and ``head`` touches the replaced files.
 
     That the files are still live is checked where the new manifests are built.
     """
@@ -85,12 +107,19 @@ def check_no_conflict(
     if all(ancestor.snapshot_id != base.snapshot_id for ancestor in ancestors_of(head, metadata)):
         raise CommitConflictError(f"snapshot {base.snapshot_id} is no ancestor of the head any more: rolled back")
     newest = base.sequence_number or 0
+    removed = replacement.removed
     partitions = {partition_key(file) for file in removed.values()}
     for manifest in head.manifests(table.io):
         if manifest.content != ManifestContent.DELETES or manifest.sequence_number <= newest:
             continue
         for item in reader.live(manifest):
-            if (item.sequence_number or 0) > newest and _may_apply(item.data_file, metadata, removed, partitions):
+            if sequence_of(item) <= newest or (is_equality(item) and replacement.sequence_number is not None):
+                continue
+            if replacement.names is not None and not is_equality(item) and is_readable(item):
+                touches = not removed.keys().isdisjoint(replacement.names.of(item.data_file))
+            else:
+                touches = _may_apply(item.data_file, metadata, removed, partitions)
+            if touches:
                 raise CommitConflictError(
                     f"snapshot {item.snapshot_id} deleted rows from files that were being rewritten"
                 )
@@ -100,24 +129,13 @@ def _may_apply(
     delete: DataFile, metadata: TableMetadata, removed: Mapping[str, DataFile], partitions: set[tuple[int, str]]
 ) -> bool:
     """True unless it is certain that the delete file touches none of the removed files."""
-    low, high = _path_bounds(delete)
+    low, high = path_bounds(delete)
     if low is not None and low == high:
         return low in removed
     if metadata.specs()[delete.spec_id].is_unpartitioned():
         return True
     same_spec = any(spec_id == delete.spec_id for spec_id, _ in partitions)
     return not same_spec or partition_key(delete) in partitions
-
-
-_FILE_PATH_ID = 2147483546
-"""Field id of ``file_path`` in position delete files (https://iceberg.apache.org/spec/#reserved-field-ids)."""
-
-
-def _path_bounds(delete: DataFile) -> tuple[str | None, str | None]:
-    """Lowest and highest data file that a position delete file names, when it says so."""
-    low = (delete.lower_bounds or {}).get(_FILE_PATH_ID)
-    high = (delete.upper_bounds or {}).get(_FILE_PATH_ID)
-    return (low.decode() if low else None, high.decode() if high else None)
 
 
 class _Builder(SnapshotBuilder):
@@ -130,12 +148,15 @@ class _Builder(SnapshotBuilder):
         snapshot_id: int,
         *,
         replacement: Replacement,
+        newest: int,
         reader: EntryReader,
         properties: Mapping[str, str],
     ) -> None:
         super().__init__(table, head, snapshot_id)
         self._replacement, self._reader, self._properties = replacement, reader, properties
+        self._newest = newest
         self._numbers = 0
+        self._dropped: list[DataFile] = []
 
     def manifests(self) -> Sequence[ManifestFile]:
         """Those kept, and new ones for what was added, removed, and left of manifests that named removed files."""
@@ -143,9 +164,10 @@ class _Builder(SnapshotBuilder):
         kept: list[ManifestFile] = []
         survivors: list[ManifestEntry] = []
         deleted: list[ManifestEntry] = []
+        deletes: list[ManifestFile] = []
         for manifest in self.head.manifests(self.table.io):
             if manifest.content != ManifestContent.DATA:
-                kept.append(manifest)
+                deletes.append(manifest)
                 continue
             if not (manifest.has_added_files() or manifest.has_existing_files()):
                 continue
@@ -181,15 +203,50 @@ class _Builder(SnapshotBuilder):
                 else "a file is listed twice in the table's manifests"
             )
         added = [entry(ManifestEntryStatus.ADDED, self.snapshot_id, file) for file in self._replacement.added]
-        return [*self._write(added), *self._write(survivors), *self._write(deleted), *kept]
+        for item in added:
+            if self._replacement.sequence_number is not None:
+                item.sequence_number = self._replacement.sequence_number
+        remaining = list(survivors)
+        if deletes:
+            remaining += [item for manifest in kept for item in self._reader.live(manifest)]
+        return [
+            *self._write(added),
+            *self._write(survivors),
+            *self._write(deleted),
+            *kept,
+            *self._without_idle(deletes, remaining),
+        ]
+
+    def _without_idle(
+        self, manifests: Iterable[ManifestFile], remaining: Sequence[ManifestEntry]
+    ) -> Iterable[ManifestFile]:
+        """The manifests of delete files, those written anew that list one which touches nothing any more."""
+        names = self._replacement.names
+        self._dropped = []
+        for manifest in manifests:
+            if names is None or not (manifest.has_added_files() or manifest.has_existing_files()):
+                yield manifest
+                continue
+            known = [item for item in self._reader.live(manifest) if sequence_of(item) <= self._newest]
+            idle = droppable(known, remaining, self.table.metadata.specs(), names)
+            if not idle:
+                yield manifest
+                continue
+            self._dropped += [item.data_file for item in idle]
+            location = self._next_location()
+            yield without(self.table, manifest, {item.data_file.file_path for item in idle}, location, self.snapshot_id)
+
+    def _next_location(self) -> str:
+        location = self.location(f"{self.uuid}-m{self._numbers}.avro")
+        self._numbers += 1
+        self.written.append(location)
+        return location
 
     def _write(self, entries: list[ManifestEntry]) -> Iterable[ManifestFile]:
         spec = self.table.metadata.specs()[self._replacement.spec_id]
         for start in range(0, len(entries), ENTRIES_PER_MANIFEST):
             part = entries[start : start + ENTRIES_PER_MANIFEST]
-            location = self.location(f"{self.uuid}-m{self._numbers}.avro")
-            self._numbers += 1
-            self.written.append(location)
+            location = self._next_location()
             yield write_manifest(self.table, location, spec, part, self.snapshot_id)
 
     def summary(self) -> Mapping[str, str]:
@@ -201,17 +258,27 @@ class _Builder(SnapshotBuilder):
             "added-records": sum(file.record_count for file in added),
             "deleted-records": sum(file.record_count for file in removed),
             "added-files-size": sum(file.file_size_in_bytes for file in added),
-            "removed-files-size": sum(file.file_size_in_bytes for file in removed),
-            "changed-partition-count": len({partition_key(file) for file in removed}),
+            "removed-files-size": sum(file.file_size_in_bytes for file in [*removed, *self._dropped]),
+            "changed-partition-count": len({partition_key(file) for file in [*removed, *self._dropped]}),
+        }
+        equality = [file for file in self._dropped if file.content == DataFileContent.EQUALITY_DELETES]
+        position = [file for file in self._dropped if file.content != DataFileContent.EQUALITY_DELETES]
+        dropped = {
+            "removed-delete-files": len(self._dropped),
+            "removed-position-delete-files": len(position),
+            "removed-equality-delete-files": len(equality),
+            "removed-position-deletes": sum(file.record_count for file in position),
+            "removed-equality-deletes": sum(file.record_count for file in equality),
         }
         before = self.head.summary.additional_properties if self.head.summary else {}
         changes = {
             "total-data-files": len(added) - len(removed),
-            "total-records": 0,
+            "total-records": counts["added-records"] - counts["deleted-records"],
             "total-files-size": counts["added-files-size"] - counts["removed-files-size"],
-            "total-delete-files": 0,
-            "total-position-deletes": 0,
-            "total-equality-deletes": 0,
+            "total-delete-files": -dropped["removed-delete-files"],
+            "total-position-deletes": -dropped["removed-position-deletes"],
+            "total-equality-deletes": -dropped["removed-equality-deletes"],
         }
+        counts |= {name: count for name, count in dropped.items() if count}
         totals = {name: int(before[name]) + change for name, change in changes.items() if name in before}
         return {**{name: str(value) for name, value in {**counts, **totals}.items()}, **self._properties}

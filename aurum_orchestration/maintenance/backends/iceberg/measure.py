@@ -84,7 +84,7 @@ def _by_metadata(state: TableState, policy: BaseModel, rules: Rules) -> _Judgeme
     metrics = {**state.metrics, "exact": float(exact)}
     if state.windows:
         metrics |= {"small_files": float(small), "excess_files": float(excess)}
-    refusals = _refusals(state, int(state.metrics.get("delete_files", 0)), ())
+    refusals = _refusals(state, ())
     return _Judgement(policy, rules, suspicion(state, rules), exact, metrics, refusals)
 
 
@@ -98,7 +98,7 @@ def _by_contents(state: TableState, before: _Judgement, contents: Contents) -> _
         "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in contents.deletes)),
         "exact": 1.0,
     }
-    refusals = _refusals(state, len(contents.deletes), layout.candidates)
+    refusals = _refusals(state, layout.candidates)
     return msgspec.structs.replace(before, exact=True, metrics=metrics, refusals=refusals)
 
 
@@ -117,11 +117,10 @@ def _manifest_metrics(listed: Sequence[Manifest], properties: Mapping[str, str])
     return found
 
 
-def _refusals(state: TableState, delete_files: int, candidates: Sequence[LiveFile]) -> dict[str, str]:
+def _refusals(state: TableState, candidates: Sequence[LiveFile]) -> dict[str, str]:
     reason = compaction_refusal(
         format_version=state.format_version,
         default_spec_id=state.default_spec_id,
-        delete_files=delete_files,
         encrypted=state.encrypted,
         properties=state.properties,
         candidates=candidates,

@@ -32,23 +32,22 @@ def compaction_refusal(
     *,
     format_version: int,
     default_spec_id: int,
-    delete_files: int,
     encrypted: bool = False,
     properties: Mapping[str, str],
     candidates: Iterable[CandidateFile] = (),
 ) -> str | None:
     """Why a table cannot be compacted, or None. Without ``candidates``: as far as the metadata file tells.
 
-    ``delete_files`` counts the live ones, ``properties`` are the table's, ``candidates`` the data files
-    that :func:`~aurum_orchestration.maintenance.planner.binpack.pack` chose.
+    ``properties`` are the table's, ``candidates`` the data files that
+    :func:`~aurum_orchestration.maintenance.planner.binpack.pack` chose.
     """
     if format_version > NEWEST_FORMAT:
-        return f"format version {format_version} needs row lineage kept, which rewriting does only up to version 2"
+        return (
+            f"format version {format_version} needs row lineage kept, which rewriting does only up to version 2; "
+            "Spark with Iceberg 1.10 or later can"
+        )
     if encrypted:
         return "the table is encrypted"
-    if delete_files > 0:
-        files = "1 live delete file" if delete_files == 1 else f"{delete_files:,} live delete files"
-        return f"{files}: rewriting data files under deletes is not supported"
     written = properties.get(FORMAT_PROPERTY, "parquet")
     if written.lower() != "parquet":
         return f"the table writes {written.upper()} ({FORMAT_PROPERTY}); only Parquet can be written"

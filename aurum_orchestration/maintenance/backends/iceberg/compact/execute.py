@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from pyiceberg.io.pyarrow import (
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
 )
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestEntry
 from pyiceberg.partitioning import PartitionKey
 from pyiceberg.table import Table
 
@@ -20,11 +20,14 @@ from aurum_orchestration.errors import StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
+from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
+from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
 from aurum_orchestration.maintenance.backends.iceberg.failures import writing
+from aurum_orchestration.maintenance.backends.iceberg.publish import Committed
 from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID, undo_data, undo_text
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -52,15 +55,38 @@ class CompactionExecution:
         self.options = WriteOptions.of(
             state.table.metadata.properties, self.parameters.target_file_size_mb * MIB, state.table.schema()
         )
+        self.names = NamedPaths(state.table.io)
+        self.deletes = DeleteIndex(state.deletes, state.table.metadata.specs(), self.names)
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
         self._reading = threading.Lock()
 
     def units(self) -> Iterator[Unit]:
         """One unit per group. Raises StateDriftedError when the table no longer fits the plan."""
-        live = {item.data_file.file_path: item.data_file for item in self.state.data}
+        live = {item.data_file.file_path: item for item in self.state.data}
         self._refuse_drift(live)
         for step in self.plan.steps:
-            yield CompactionUnit(step, self, {path: live[path] for path in step.detail["files"]})
+            if step.action == "drop_deletes":
+                yield DropDeletesUnit(step, self)
+            else:
+                yield CompactionUnit(step, self, [live[path] for path in step.detail["files"]])
+
+    def commit(self, run: RunContext, spec_id: int, removed: dict[str, DataFile], added: list[DataFile]) -> Committed:
+        """Swap files in one snapshot. New ones count as old as the base: a newer equality delete applies to them."""
+        base = self.state.snapshot
+        if base is None:
+            raise StateDriftedError("the table has no snapshot any more", table=self.plan.table)
+        metadata = self.state.table.metadata
+        done = commit_replace(
+            self.table,
+            base,
+            Replacement(
+                spec_id, removed, added, base.sequence_number if metadata.format_version > 1 else None, self.names
+            ),
+            self.reader,
+            {OPERATION_ID: run.operation_id, "aurum.plan-id": self.plan.plan_id},
+        )
+        self.table = done.table
+        return done
 
     def count_read(self, run: RunContext, size: int) -> None:
         """Tell the progress of all groups together; called from the threads that stage them."""
@@ -68,17 +94,13 @@ class CompactionExecution:
             self._read += size
             run.progress(self._read, self._to_read, "bytes")
 
-    def _refuse_drift(self, live: dict[str, DataFile]) -> None:
+    def _refuse_drift(self, live: Mapping[str, ManifestEntry]) -> None:
         now, then = self.state.fingerprint(), self.plan.fingerprint
         if now == then:
             return
         for key in ("table_uuid", "schema_id", "spec_id"):
             if now[key] != then[key]:
                 raise StateDriftedError(f"{key} is {now[key]} now, {then[key]} when planned", table=self.plan.table)
-        if self.state.delete_files:
-            raise StateDriftedError(
-                f"snapshot {now['snapshot_id']} has delete files that the plan did not know", table=self.plan.table
-            )
         planned = [path for step in self.plan.steps for path in step.detail["files"]]
         gone = [path for path in planned if path not in live]
         if gone:
@@ -92,21 +114,25 @@ class CompactionExecution:
 class CompactionUnit(Unit):
     """One group: its files are replaced by few, in one ``replace`` snapshot."""
 
-    def __init__(self, step: PlanStep, execution: CompactionExecution, removed: dict[str, DataFile]) -> None:
+    def __init__(self, step: PlanStep, execution: CompactionExecution, members: Sequence[ManifestEntry]) -> None:
         super().__init__(step)
         self._execution = execution
-        self._removed = removed
-        self._first = next(iter(removed.values()))
-        sources = [Source(path, file.file_size_in_bytes, file.record_count) for path, file in removed.items()]
-        copying = execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options)
-        self._rewrite = (CopyingRewrite if copying else Rewrite)(
-            execution.table.io,
-            sources,
-            execution.schema,
-            execution.options,
-            self._location,
-            with_checksum=execution.parameters.verify,
-        )
+        self._removed = {item.data_file.file_path: item.data_file for item in members}
+        self._first = members[0].data_file
+        self._rewrite = self._rewrite_of(members)
+
+    def _rewrite_of(self, members: Sequence[ManifestEntry]) -> Rewrite:
+        """How the group is rewritten: with deletes folded in, with row groups copied, or plainly."""
+        execution = self._execution
+        sources = [Source(path, file.file_size_in_bytes, file.record_count) for path, file in self._removed.items()]
+        given = (execution.table.io, sources, execution.schema, execution.options, self._location)
+        verify = execution.parameters.verify
+        metadata = execution.state.table.metadata
+        if execution.state.deletes and (found := Deletions.of(metadata, execution.deletes, members)).applied:
+            return FoldingRewrite(*given, with_checksum=verify, deletions=found)
+        if execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options):
+            return CopyingRewrite(*given, with_checksum=verify)
+        return Rewrite(*given, with_checksum=verify)
 
     def stage(self, run: RunContext) -> None:
         """Write the replacement files."""
@@ -121,27 +147,16 @@ class CompactionUnit(Unit):
         recorded = sum(file.record_count for file in self._removed.values())
         return Verification(
             method=self._rewrite.method,
-            rows_before=recorded,
+            rows_before=recorded - self._rewrite.rows_folded,
             rows_after=after.rows,
             checksum_equal=before == after,
         )
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Swap the files in one snapshot."""
-        execution = self._execution
-        base = execution.state.snapshot
-        if base is None:
-            raise StateDriftedError("the table has no snapshot any more", table=execution.plan.table)
         # described by the schema they were written with: meanwhile columns may have been renamed
-        added = [_data_file(execution.state.table, written, self._first) for written in self._rewrite.files]
-        done = commit_replace(
-            execution.table,
-            base,
-            Replacement(self._first.spec_id, self._removed, added),
-            execution.reader,
-            {OPERATION_ID: run.operation_id, "aurum.plan-id": execution.plan.plan_id},
-        )
-        execution.table = done.table
+        added = [_data_file(self._execution.state.table, written, self._first) for written in self._rewrite.files]
+        done = self._execution.commit(run, self._first.spec_id, self._removed, added)
         return UnitOutcome(
             metrics={
                 "groups": 1,
@@ -152,6 +167,8 @@ class CompactionUnit(Unit):
                 "rows_rewritten": sum(file.record_count for file in added),
                 "commit_retries": done.retries,
                 **self._rewrite.metrics(),
+                **({"deleted_rows_folded": self._rewrite.rows_folded} if self._execution.state.deletes else {}),
+                **_dropped(done),
             },
             undo=undo_text(run.operation_id, done),
             undo_data=undo_data(done),
@@ -167,6 +184,41 @@ class CompactionUnit(Unit):
         spec = table.metadata.specs()[self._first.spec_id]
         key = _Partition(self._first.partition, spec.partition_to_path(self._first.partition, table.schema()))
         return table.location_provider().new_data_location(name, key if spec.fields else None)
+
+
+class DropDeletesUnit(Unit):
+    """Delete files that touch no data file any more leave the table; no data file changes."""
+
+    def __init__(self, step: PlanStep, execution: CompactionExecution) -> None:
+        super().__init__(step)
+        self._execution = execution
+
+    def stage(self, run: RunContext) -> None:
+        """Nothing is written before the commit."""
+
+    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002
+        """There are no rows to compare."""
+        return None
+
+    def commit(self, run: RunContext) -> UnitOutcome:
+        """Drop what the head does not need."""
+        done = self._execution.commit(run, self._execution.state.spec.spec_id, {}, [])
+        return UnitOutcome(
+            metrics={"commit_retries": done.retries, **_dropped(done)},
+            undo=undo_text(run.operation_id, done),
+            undo_data=undo_data(done),
+        )
+
+    def discard(self) -> None:
+        """Nothing to remove."""
+
+
+def _dropped(done: Committed) -> dict[str, float]:
+    """How many delete files a commit dropped, as its snapshot says; nothing when none."""
+    snapshot = done.table.metadata.snapshot_by_id(done.snapshot_id)
+    told = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    removed = int(told.get("removed-delete-files", 0))
+    return {"delete_files_removed": removed} if removed else {}
 
 
 class _Partition(PartitionKey):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyiceberg.manifest import ManifestEntry
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.compact.candidates import Weight, choose
+from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
+    DeleteIndex,
+    NamedPaths,
+    droppable,
+    is_equality,
+    is_readable,
+)
+from aurum_orchestration.maintenance.backends.iceberg.compact.equality import key_columns
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
     TableState,
     filter_partitions,
@@ -17,7 +26,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
 from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
-from aurum_orchestration.maintenance.planner.binpack import Bin, pack
+from aurum_orchestration.maintenance.planner.binpack import Bin
 
 _RISK = "None for readers and writers: the old files stay until their snapshot expires; a concurrent delete wins."
 
@@ -29,37 +38,56 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     a wrong partition filter.
     """
     entries = filter_partitions(state, parameters.partition_filter) if parameters.partition_filter else state.data
+    metadata = state.table.metadata
+    names = NamedPaths(state.table.io)
+    index = DeleteIndex(state.deletes, metadata.specs(), names)
+    weight = Weight(state.data, state.deletes, index, metadata.specs())
     groups = [
-        (bin_, [partition[index] for index in bin_.members])
+        group
         for partition in partitions_of(entries).values()
-        for bin_ in pack(
-            [item.data_file.file_size_in_bytes for item in partition],
-            parameters.target_file_size_mb * MIB,
-            parameters.min_input_files,
-            parameters.max_group_size_mb * MIB,
+        for group in choose(
+            partition,
+            parameters,
+            lambda item: bool(state.deletes) and weight.is_heavy(item, parameters),
+            lambda item: 1 - weight.ratio(item),
         )
     ]
-    metadata = state.table.metadata
+    applied = {
+        item.data_file.file_path: index.of(item) if state.deletes else [] for _, members in groups for item in members
+    }
     refusal = compaction_refusal(
         format_version=metadata.format_version,
         default_spec_id=metadata.default_spec_id,
-        delete_files=state.delete_files,
         encrypted="encryption.key-id" in metadata.properties,
         properties=metadata.properties,
         candidates=[item.data_file for _, members in groups for item in members],
-    )
+    ) or _deletes_refusal(state, applied)
     if refusal:
         raise UnsupportedError(refusal, table=str(table), operation=OperationType.COMPACTION)
-    steps = [_step(number, bin_, members, state) for number, (bin_, members) in enumerate(_largest_first(groups), 1)]
+    steps = _steps(_largest_first(groups), state, applied, names)
     return MaintenancePlan(
         table=str(table),
         backend=table.backend,
         operation=OperationType.COMPACTION,
         parameters=parameters.model_dump(),
-        reason=_reason(state, groups, parameters),
+        reason=_reason(state, groups, parameters) if groups or not steps else steps[0].summary,
         fingerprint=state.fingerprint(),
         steps=steps,
     )
+
+
+def _deletes_refusal(state: TableState, applied: Mapping[str, Sequence[ManifestEntry]]) -> str | None:
+    """Why the delete files that apply to chosen data files cannot be folded in, or None."""
+    deletes = {item.data_file.file_path: item for items in applied.values() for item in items}
+    if unreadable := sum(not is_readable(item) for item in deletes.values()):
+        return f"{unreadable:,} delete files are not plain Parquet; Spark and Trino can read such deletes"
+    ids = {tuple(sorted(item.data_file.equality_ids or ())) for item in deletes.values() if is_equality(item)}
+    for one in ids:
+        try:
+            key_columns(state.table.metadata, one)
+        except UnsupportedError as error:
+            return error.detail
+    return None
 
 
 def _largest_first(groups: Sequence[tuple[Bin, list[ManifestEntry]]]) -> list[tuple[Bin, list[ManifestEntry]]]:
@@ -76,17 +104,64 @@ def _reason(
         )
     files = sum(len(bin_.members) for bin_, _ in groups)
     out = sum(bin_.files_out for bin_, _ in groups)
-    return f"{files:,} small files of {len(state.data):,} become {out:,} in {len(groups):,} groups"
+    kind = "files" if state.deletes else "small files"
+    return f"{files:,} {kind} of {len(state.data):,} become {out:,} in {len(groups):,} groups"
 
 
-def _step(number: int, bin_: Bin, members: list[ManifestEntry], state: TableState) -> PlanStep:
+def _steps(
+    groups: Sequence[tuple[Bin, list[ManifestEntry]]],
+    state: TableState,
+    applied: Mapping[str, Sequence[ManifestEntry]],
+    names: NamedPaths,
+) -> list[PlanStep]:
+    """A step per group; each says which delete files it folds in, and which ones nothing needs after it."""
+    steps: list[PlanStep] = []
+    deletes, remaining = list(state.deletes), {item.data_file.file_path: item for item in state.data}
+    specs = state.table.metadata.specs()
+    for number, (bin_, members) in enumerate(groups, 1):
+        for item in members:
+            del remaining[item.data_file.file_path]
+        dropped = droppable(deletes, remaining.values(), specs, names) if deletes else []
+        gone = {item.data_file.file_path for item in dropped}
+        deletes = [item for item in deletes if item.data_file.file_path not in gone]
+        folded = {item.data_file.file_path for one in members for item in applied[one.data_file.file_path]}
+        steps.append(_step(number, bin_, members, state, (sorted(folded), sorted(gone))))
+    if not groups and (idle := droppable(deletes, remaining.values(), specs, names)):
+        steps.append(_drop_step(idle))
+    return steps
+
+
+def _drop_step(idle: Sequence[ManifestEntry]) -> PlanStep:
+    return PlanStep(
+        number=1,
+        action="drop_deletes",
+        summary=f"Drop {len(idle):,} delete files that touch no data file any more.",
+        risk="None: no reader needs them; the files stay until their snapshots expire.",
+        detail={
+            "files": [],
+            "files_out": 0,
+            "bytes": 0,
+            "rows": 0,
+            "delete_files": [],
+            "delete_files_dropped": sorted(item.data_file.file_path for item in idle),
+        },
+    )
+
+
+def _step(
+    number: int, bin_: Bin, members: list[ManifestEntry], state: TableState, deletes: tuple[list[str], list[str]]
+) -> PlanStep:
     first = members[0].data_file
     partition = partition_text(first, state.spec, state.table)
     where = f" of partition {partition}" if partition else ""
+    folded, dropped = deletes
+    summary = f"Rewrite {len(members):,} files{where} ({bin_.bytes / MIB:.1f} MiB) into {bin_.files_out:,}"
+    if folded or dropped:
+        summary += f"; fold in {len(folded):,} delete files, drop {len(dropped):,}"
     return PlanStep(
         number=number,
         action="rewrite",
-        summary=f"Rewrite {len(members):,} files{where} ({bin_.bytes / MIB:.1f} MiB) into {bin_.files_out:,}.",
+        summary=f"{summary}.",
         risk=_RISK,
         detail={
             "partition": partition,
@@ -95,5 +170,6 @@ def _step(number: int, bin_: Bin, members: list[ManifestEntry], state: TableStat
             "files_out": bin_.files_out,
             "bytes": bin_.bytes,
             "rows": sum(item.data_file.record_count for item in members),
+            **({"delete_files": folded, "delete_files_dropped": dropped} if folded or dropped else {}),
         },
     )

@@ -53,6 +53,7 @@ class Rewrite:
         self._decoded: float = self._total
         self._writer: RollingWriter | Assembler = RollingWriter(io, schema, options, location)
         self.before = RowChecksum()
+        self.rows_folded = 0
 
     @property
     def files(self) -> Sequence[WrittenFile]:

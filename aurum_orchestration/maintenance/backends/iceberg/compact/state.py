@@ -1,4 +1,4 @@
-"""A table at one snapshot, as compaction sees it: live data files, delete files, refusals."""
+"""A table at one snapshot, as compaction sees it: live data files and delete files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TableState:
     table: Table
     snapshot: Snapshot | None
     data: list[ManifestEntry] = field(default_factory=list)
-    delete_files: int = 0
+    deletes: list[ManifestEntry] = field(default_factory=list)
 
     @property
     def spec(self) -> PartitionSpec:
@@ -75,7 +75,7 @@ def read_state(table: Table, reader: EntryReader) -> TableState:
         if manifest.content == ManifestContent.DATA:
             state.data.extend(entries)
         else:
-            state.delete_files += len(entries)
+            state.deletes.extend(entries)
     return state
 
 
