@@ -18,10 +18,13 @@ from aurum_orchestration.fleet.config import FleetConfig, PolicySections
 from aurum_orchestration.fleet.problems import Key, Problem, from_validation
 from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import TableId, literal_prefix
+from aurum_orchestration.maintenance.operations.backup import BackupPolicy
+from aurum_orchestration.maintenance.operations.bloat import BloatPolicy
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.floors import below_floor
 from aurum_orchestration.maintenance.operations.manifests import ManifestsPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
+from aurum_orchestration.maintenance.operations.stats import StatsPolicy
 from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
 
 PolicyModels = Mapping[str, type[BaseModel]]
@@ -38,9 +41,12 @@ class PolicyValue(NamedTuple):
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
     """The policy model of every operation that this package defines."""
     return {
+        "backup": BackupPolicy,
+        "bloat": BloatPolicy,
         "compaction": CompactionPolicy,
         "manifests": ManifestsPolicy,
         "retention": RetentionPolicy,
+        "stats": StatsPolicy,
         "vacuum": VacuumPolicy,
     }
 

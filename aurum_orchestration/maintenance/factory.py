@@ -21,9 +21,12 @@ class MaintenanceFactory:
         "operation",
         f"{_HERE}.operations.base:BaseMaintenanceOperation",
         {
+            "backup": f"{_HERE}.operations.backup:BackupOperation",
+            "bloat": f"{_HERE}.operations.bloat:BloatOperation",
             "compaction": f"{_HERE}.operations.compaction:CompactionOperation",
             "manifests": f"{_HERE}.operations.manifests:ManifestsOperation",
             "retention": f"{_HERE}.operations.retention:RetentionOperation",
+            "stats": f"{_HERE}.operations.stats:StatsOperation",
         },
         "aurum_orchestration.operations",
     )

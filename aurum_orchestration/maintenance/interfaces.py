@@ -206,7 +206,7 @@ class Decision:
     """What one operation should do to one table now: act (``act``) or not, and why.
 
     ``code`` is a short machine word for the reason (``recommended``, ``healthy``, ``cooldown``,
-    ``back-off``, ``refused``, ``unmeasured``, ``disabled``, ``budget``, ``gains-nothing``).
+    ``not-due``, ``back-off``, ``refused``, ``unmeasured``, ``disabled``, ``budget``, ``gains-nothing``).
     """
 
     table: TableId

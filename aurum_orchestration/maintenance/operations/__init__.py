@@ -7,18 +7,32 @@ from typing import TYPE_CHECKING
 from aurum_orchestration.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.operations.backup import BackupOperation
     from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+    from aurum_orchestration.maintenance.operations.bloat import BloatOperation
     from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
     from aurum_orchestration.maintenance.operations.manifests import ManifestsOperation
     from aurum_orchestration.maintenance.operations.retention import RetentionOperation
+    from aurum_orchestration.maintenance.operations.stats import StatsOperation
 
 _WHERE = {
+    "BackupOperation": "backup",
     "BaseMaintenanceOperation": "base",
+    "BloatOperation": "bloat",
     "CompactionOperation": "compaction",
     "ManifestsOperation": "manifests",
     "RetentionOperation": "retention",
+    "StatsOperation": "stats",
 }
 
-__all__ = ["BaseMaintenanceOperation", "CompactionOperation", "ManifestsOperation", "RetentionOperation"]
+__all__ = [
+    "BackupOperation",
+    "BaseMaintenanceOperation",
+    "BloatOperation",
+    "CompactionOperation",
+    "ManifestsOperation",
+    "RetentionOperation",
+    "StatsOperation",
+]
 
 __getattr__ = lazy_exports(__name__, _WHERE)

@@ -17,7 +17,7 @@ from aurum_orchestration.maintenance.planner.words import count, moment
 FactsLookup = Mapping[tuple[str, str], RunFacts]
 """Facts by (id of the table as text, name of the operation)."""
 
-WAITING = frozenset({"cooldown", "back-off", "gains-nothing"})
+WAITING = frozenset({"cooldown", "back-off", "gains-nothing", "not-due"})
 """Codes of decisions that would act if their time had come. A person who names the operation passes over them."""
 
 FIRST_PAUSE = timedelta(minutes=40)
@@ -38,6 +38,7 @@ _ORDER = {
     "gains-nothing": 1,
     "refused": 2,
     "unmeasured": 3,
+    "not-due": 4,
     "healthy": 4,
     "disabled": 5,
 }
@@ -68,7 +69,7 @@ def decide(
 def healthy(decisions: Iterable[Decision]) -> bool:
     """True when no trigger is crossed, not even one that waits, was cut or is refused. Unmeasured is not healthy."""
     return all(
-        decision.code in {"healthy", "disabled"} or (decision.code == "refused" and not decision.gain.files)
+        decision.code in {"healthy", "not-due", "disabled"} or (decision.code == "refused" and not decision.gain.files)
         for decision in decisions
     )
 
@@ -120,7 +121,7 @@ def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts
         return Decision(table, operation, False, "unmeasured", _why_unmeasured(health, operation))
     if not found.crossed:
         return Decision(table, operation, False, "healthy", f"healthy: {found.reason}", found.gain, found.cost)
-    code, waits = _wait(cast(TriggerPolicy, rules), facts, now)
+    code, waits = _wait(cast(TriggerPolicy, rules), facts, now, routine=found.routine)
     reason = f"{found.reason}; {waits}" if waits else found.reason
     return Decision(table, operation, code == "recommended", code, reason, found.gain, found.cost)
 
@@ -138,8 +139,10 @@ def _why_unmeasured(health: TableHealth, operation: str) -> str:
     return f"could not be measured: {health.problem.detail or health.problem.title}"
 
 
-def _wait(rules: TriggerPolicy, facts: RunFacts, now: datetime) -> tuple[str, str]:
+def _wait(rules: TriggerPolicy, facts: RunFacts, now: datetime, *, routine: bool) -> tuple[str, str]:
     """The code and, when the time has not come, what is waited for.
+
+    Routine work is done once per cooldown, whatever it gains.
 
     A last run further in the future than the pause itself comes from a wrong clock and is ignored.
     """
@@ -149,10 +152,12 @@ def _wait(rules: TriggerPolicy, facts: RunFacts, now: datetime) -> tuple[str, st
     last = as_utc(facts.last_finished)
     elapsed = abs(as_utc(now) - last)
     pause = max(cooldown, pause_after(facts.consecutive_failures))
-    interval = idle_interval(cooldown, facts.consecutive_no_gain)
+    interval = cooldown if routine else idle_interval(cooldown, facts.consecutive_no_gain)
     if facts.consecutive_failures > 0 and elapsed < pause and pause >= interval:
         row = count(facts.consecutive_failures, "failure")
         return "back-off", f"waits until {moment(last + pause)} after {row} in a row"
+    if elapsed < cooldown and routine:
+        return "not-due", f"due again at {moment(last + cooldown)}"
     if elapsed < cooldown:
         return "cooldown", f"cools down until {moment(last + cooldown)} ({rules.cooldown_minutes} minutes after a run)"
     if elapsed < interval:

@@ -51,6 +51,9 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
 TRIGGERS: Mapping[str, Trigger] = {
     OperationType.COMPACTION.value: compaction,
     OperationType.MANIFESTS.value: upkeep.manifests,
+    OperationType.BACKUP.value: upkeep.by_the_calendar,
+    OperationType.BLOAT.value: upkeep.by_the_calendar,
+    OperationType.STATS.value: upkeep.by_the_calendar,
 }
 """The operations that the planner starts by itself."""
 

@@ -19,6 +19,11 @@ START_SECONDS = 0.2
 """What a rewrite of manifests is taken to cost (measured: 500 in less than a second, all in)."""
 
 
+def by_the_calendar(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
+    """Always due, once per cooldown: for backups and reports, which a policy has to enable."""
+    return Assessment(True, "it is due by its policy", routine=True)
+
+
 def manifests(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
     """Acts at ``trigger_excess_manifests`` manifests that could be saved.
 

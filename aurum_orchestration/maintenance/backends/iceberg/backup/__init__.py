@@ -1,0 +1,1 @@
+"""Backups as refs: the snapshot of main under a tag or branch of its own."""

@@ -1,0 +1,1 @@
+"""What a table takes on storage beyond what it needs."""

@@ -1,0 +1,88 @@
+"""Statistics as the backend calls it: the plan is the report from manifests, the run adds distinct values."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.types import PrimitiveType
+
+from aurum_orchestration.errors import RequestError, nearest
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, partition_key
+from aurum_orchestration.maintenance.backends.iceberg.live import LiveEntries, live_entries
+from aurum_orchestration.maintenance.backends.iceberg.reporting import ReportExecution, report_plan
+from aurum_orchestration.maintenance.backends.iceberg.stats.columns import Columns
+from aurum_orchestration.maintenance.backends.iceberg.stats.sample import distinct, take
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep, RunContext
+from aurum_orchestration.maintenance.operations.stats import StatsParameters
+
+MIB = 1024 * 1024
+
+
+def plan(table: Table, table_id: TableId, parameters: StatsParameters) -> MaintenancePlan:
+    """The report. Raises RequestError for a column that the table does not have."""
+    schema = table.schema()
+    try:
+        columns = Columns.of(schema, parameters.columns)
+    except KeyError as error:
+        name = str(error.args[0])
+        hint = nearest(name, schema.column_names)
+        raise RequestError(f"{table_id} has no column {name!r}", hint=hint) from error
+    live = live_entries(table, EntryReader(table.io))
+    for file in live.data:
+        columns.add(file)
+    totals = {
+        "rows": sum(file.record_count for file in live.data),
+        "data_files": len(live.data),
+        "data_bytes": sum(file.file_size_in_bytes for file in live.data),
+        "delete_files": len(live.deletes),
+        "partitions": len({partition_key(file) for file in live.data}),
+        "columns": len(columns.by_id),
+    }
+    missing = []
+    if live.deletes:
+        missing.append(f"{len(live.deletes):,} delete files hide rows that are counted here")
+    if not parameters.sample_rows:
+        missing.append("no distinct values: sample_rows is 0")
+    reason = (
+        f"{totals['rows']:,} rows in {totals['data_files']:,} data files ({totals['data_bytes'] / MIB:.1f} MiB), "
+        f"{totals['columns']:,} columns"
+    )
+    detail = {
+        "metrics": totals,
+        "columns": {column.name: column.report(len(live.data)) for column in columns.by_id.values()},
+        "missing": missing,
+    }
+    named = (str(table_id), table_id.backend, OperationType.STATS.value)
+    return report_plan(table, named, parameters.model_dump(), reason, detail)
+
+
+def execution(plan: MaintenancePlan, table: Table) -> ReportExecution:
+    """The report, with distinct values once it runs."""
+    parameters = StatsParameters.model_validate(plan.parameters)
+    if not parameters.sample_rows:
+        return ReportExecution(plan)
+    return ReportExecution(plan, partial(_with_distinct, table=table, parameters=parameters))
+
+
+def _with_distinct(run: RunContext, step: PlanStep, *, table: Table, parameters: StatsParameters) -> PlanStep:
+    live: LiveEntries = live_entries(table, EntryReader(table.io))
+    schema, report = table.schema(), {name: dict(column) for name, column in step.detail["columns"].items()}
+    wanted = {id_: name for id_, name in _top_level(schema).items() if name in report}
+    sample = take(live.data, table.io, wanted, parameters.sample_rows, run)
+    rows = sum(file.record_count for file in live.data)
+    for id_, values in sample.values.items():
+        report[wanted[id_]] |= distinct(values, rows)
+    missing = list(step.detail["missing"])
+    if without := sorted(name for name, column in report.items() if "distinct" not in column):
+        missing.append(f"no distinct values of {', '.join(without)}: only top-level columns in Parquet are sampled")
+    sampled = {"rows": sample.rows, "files": sample.files}
+    return step.model_copy(
+        update={"detail": {**step.detail, "columns": report, "sampled": sampled, "missing": missing}}
+    )
+
+
+def _top_level(schema: Schema) -> dict[int, str]:
+    return {field.field_id: field.name for field in schema.fields if isinstance(field.field_type, PrimitiveType)}

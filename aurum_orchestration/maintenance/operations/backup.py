@@ -1,0 +1,73 @@
+"""Backup: a tag or branch with its own retention keeps a snapshot, and all its files, whatever expires around it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
+
+TIMESTAMP = "{timestamp}"
+
+
+class BackupParameters(OperationParameters):
+    """What a backup may be told."""
+
+    kind: Literal["tag", "branch"] = Field(
+        default="tag", description="tag: cannot be written to. branch: can be, for trying things out on the old state."
+    )
+    name: str = Field(
+        default="aurum_backup_{timestamp}",
+        description="Name of the ref; {timestamp} becomes the time in UTC, e.g. 20260131T020000Z.",
+    )
+    keep_days: float | None = Field(
+        default=30,
+        gt=0,
+        allow_inf_nan=False,
+        description="Days from now after which the ref may expire. None: never by age.",
+    )
+    keep_last: int = Field(
+        default=3,
+        ge=1,
+        description="Older backups under this name beyond so many are removed, once a newer one is verified.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _has_a_timestamp(cls, name: str) -> str:
+        if name.count(TIMESTAMP) != 1:
+            raise ValueError(f"{name!r} needs {TIMESTAMP} once, so that backups can be told apart and put in order")
+        return name
+
+
+class BackupPolicy(TriggerPolicy, BackupParameters):
+    """The ``backup`` section of a policy."""
+
+    enabled: bool = Field(
+        default=False, description="True: the planner backs the table up by itself, once per cooldown."
+    )
+    cooldown_minutes: int = Field(
+        default=1440, ge=0, description="Minutes between two backups that the planner starts by itself."
+    )
+
+
+class BackupOperation(BaseMaintenanceOperation):
+    """Keeps the current snapshot under a tag or branch of its own, and proves that every file of it is there."""
+
+    title = "Back up by a tag"
+    Parameters = BackupParameters
+    Policy = BackupPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.BACKUP)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
+        raise RequestError("a backup is planned and verified by the service", hint="Use MaintenanceService or aurum.")

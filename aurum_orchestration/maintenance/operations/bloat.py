@@ -1,0 +1,58 @@
+"""Bloat: what a table takes on storage beyond what it needs, in bytes that can be won back, and by what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
+
+
+class BloatParameters(OperationParameters):
+    """What a report on bloat may be told."""
+
+    target_file_size_mb: int = Field(
+        default=128, ge=1, le=4096, description="Size that data files should have, in MiB; three quarters are enough."
+    )
+    min_input_files: int = Field(
+        default=5, ge=2, le=10_000, description="In a partition with fewer small files than this they do not count."
+    )
+    orphans: bool = Field(
+        default=True,
+        description="Also list the table's folder for files that nothing refers to. On local storage only: "
+        "elsewhere a dry run of vacuum does it.",
+    )
+    orphans_older_than_days: float = Field(
+        default=3, ge=0, allow_inf_nan=False, description="Younger files may belong to a commit that is under way."
+    )
+
+
+class BloatPolicy(TriggerPolicy, BloatParameters):
+    """The ``bloat`` section of a policy."""
+
+    enabled: bool = Field(default=False, description="True: the planner reports by itself, once per cooldown.")
+    cooldown_minutes: int = Field(
+        default=1440, ge=0, description="Minutes between two reports that the planner starts by itself."
+    )
+
+
+class BloatOperation(BaseMaintenanceOperation):
+    """Reports small files, deleted rows, old snapshots, orphans and metadata in bytes. Changes nothing."""
+
+    title = "Report bloat"
+    Parameters = BloatParameters
+    Policy = BloatPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.BLOAT)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
+        raise RequestError("bloat is reported by the service", hint="Use MaintenanceService or aurum.")
