@@ -59,7 +59,7 @@ def row_hashes(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None
     rows = table.num_rows
     sums = np.full(rows, _STEP, np.uint64)
     scratch = np.empty(min(_BLOCK, rows), np.uint64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for index, column in enumerate(table.columns):
             chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
             _add_column(chunks, schema.field(index).type if schema else None, _constant(index), sums, scratch)
