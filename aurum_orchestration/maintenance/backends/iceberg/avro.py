@@ -63,9 +63,10 @@ def read_avro(content: bytes, projection: Projection) -> AvroFile:
     """
     with _decoding():
         metadata, blocks, read = _opened(content, projection)
+        parts = list(blocks)
         records: list[tuple[Any, ...]] = []
-        for count, block in blocks:
-            _decode(block, count, read, records)
+        # decoded at once: PyIceberg writes a block per record
+        _decode(b"".join(part for _, part in parts), sum(count for count, _ in parts), read, records)
         return AvroFile(metadata, records)
 
 
@@ -133,8 +134,22 @@ def _opened(content: bytes, projection: Projection) -> tuple[Mapping[str, bytes]
     return metadata, _blocks(content, position, KNOWN_CODECS[codec]), _compiled(metadata["avro.schema"], projection)
 
 
-def _header(content: bytes) -> tuple[dict[str, bytes], int]:
+_latest_header: tuple[bytes, dict[str, bytes]] = (b"-", {})
+"""The bytes of the header read last, and what they say: the manifests of a table begin alike."""
+
+
+def _header(content: bytes) -> tuple[Mapping[str, bytes], int]:
     """The metadata of a file and the position of its sync marker."""
+    global _latest_header  # noqa: PLW0603
+    known, metadata = _latest_header
+    if content.startswith(known):
+        return metadata, len(known)
+    metadata, position = _read_header(content)
+    _latest_header = content[:position], metadata
+    return metadata, position
+
+
+def _read_header(content: bytes) -> tuple[dict[str, bytes], int]:
     if content[:4] != MAGIC:
         raise AvroError("not an Avro file")
     metadata: dict[str, bytes] = {}
