@@ -26,6 +26,7 @@ from typing import Any
 
 import fastavro
 import orjson
+from pydantic import BaseModel
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -41,6 +42,7 @@ SICK_SHARE = 0.02
 MIB = 1024 * 1024
 PASSES = 7
 FULL_PASSES = 3
+TRIGGER = 20
 LOADED = 200
 
 
@@ -183,16 +185,16 @@ def _path(location: str) -> Path:
 
 def measure(home: Path) -> list[dict[str, Any]]:
     """The figures of one process: a first pass over everything, passes with nothing changed, planning."""
+    from aurum_orchestration.fleet.policy import builtin_policy_models
     from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables, open_catalog
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
-    from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
     from aurum_orchestration.maintenance.planner.decide import decide
     from aurum_orchestration.maintenance.planner.rank import Budget, rank
 
-    policy = CompactionPolicy()
+    policies = {operation: model() for operation, model in builtin_policy_models().items()}
 
-    def policy_of(_table: object, _operation: str) -> CompactionPolicy:
-        return policy
+    def policy_of(_table: object, operation: str) -> BaseModel:
+        return policies[operation]
 
     catalog = open_catalog("lake", {"type": "sql", "uri": f"sqlite:///{home}/catalog.db"})
     tables = [found.table for found in list_tables(catalog, "lake")]
@@ -206,13 +208,13 @@ def measure(home: Path) -> list[dict[str, Any]]:
 
     def plan() -> object:
         now = datetime.now(UTC)
-        decisions = [decide(health, policy_of, {}, now)[0] for health in healths]
-        return rank([one for one in decisions if one.act], Budget(tables=50))
+        decisions = [one for health in healths for one in decide(health, policy_of, {}, now)]
+        return rank(decisions, Budget(tables=50))
 
     planning = [timed(plan)[0] for _ in range(PASSES)]
     sample = tables[:: max(1, len(tables) // LOADED)]
     loading, _ = timed(lambda: [catalog.load_table(table.parts).current_snapshot() for table in sample])
-    suspects = [health for health in healths if health.metrics["excess_files"] >= policy.trigger_excess_files]
+    suspects = [health for health in healths if health.metrics["excess_files"] >= TRIGGER]
     expected = -(-len(tables) // round(1 / SICK_SHARE))
     assert len(suspects) == expected, f"{len(suspects)} tables found sick, not {expected}"
     assert all(health.metrics["exact"] for health in suspects), "a sick table was not measured exactly"
