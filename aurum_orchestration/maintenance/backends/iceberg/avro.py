@@ -31,6 +31,8 @@ SYNC_BYTES = 16
 Projection: TypeAlias = "tuple[int | tuple[int, Projection], ...]"
 """Field ids wanted, in the order of the result; ``(id, Projection)`` for chosen fields of a record."""
 
+_WRITTEN = {"gzip": "deflate", "zstd": "zstandard", "uncompressed": "null"}
+
 SPAN = -1
 """In the projection of a record: where in its block the record begins and ends, for :func:`read_blocks`."""
 
@@ -53,6 +55,12 @@ class AvroFile(NamedTuple):
 
     metadata: Mapping[str, bytes]
     records: list[tuple[Any, ...]]
+
+
+def avro_codec(properties: Mapping[str, str]) -> str:
+    """The codec for Avro files of a table: what its properties ask for, deflate for one that needs another package."""
+    wanted = properties.get("write.avro.compression-codec", "gzip").lower()
+    return _WRITTEN.get(wanted, "deflate")
 
 
 def read_avro(content: bytes, projection: Projection) -> AvroFile:

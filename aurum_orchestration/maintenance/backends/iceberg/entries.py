@@ -33,11 +33,11 @@ from pyiceberg.typedef import TableVersion
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
 
 MAX_CACHED_ENTRIES = 50_000
 ENTRIES_PER_MANIFEST = 20_000
 _V1_BLOCK_SIZE = 64 * 1024 * 1024
-_CODECS = {"gzip": "deflate", "zstd": "zstandard", "snappy": "snappy", "uncompressed": "null"}
 
 
 class EntryReader:
@@ -97,7 +97,7 @@ def write_manifest(
     """Write data-file entries as one manifest of the table's format version and describe it."""
     metadata, io = table.metadata, table.io
     version, schema = metadata.format_version, metadata.schema()
-    codec = _CODECS.get(metadata.properties.get("write.avro.compression-codec", "gzip").lower(), "deflate")
+    codec = avro_codec(metadata.properties)
     # https://iceberg.apache.org/spec/#manifests names these keys
     header = {
         "schema": schema.model_dump_json(),

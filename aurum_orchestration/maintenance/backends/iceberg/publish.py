@@ -39,6 +39,7 @@ from aurum_orchestration.errors import (
     CommitStateUnknownError,
     TableNotFoundError,
 )
+from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
 from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class SnapshotBuilder(ABC):
             snapshot_id=self.snapshot_id,
             parent_snapshot_id=self.head.snapshot_id,
             sequence_number=sequence_number,
-            avro_compression=metadata.properties.get("write.avro.compression-codec", "gzip"),  # type: ignore[arg-type]
+            avro_compression=avro_codec(metadata.properties),  # type: ignore[arg-type]
         ) as writer:
             writer.add_manifests(manifests)
         return Snapshot(

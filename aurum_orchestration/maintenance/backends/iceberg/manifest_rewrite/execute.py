@@ -25,6 +25,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.errors import CommitConflictError, CorruptTableError, StateDriftedError
+from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.cluster import Partitions, partition_types
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.plan import has_live_files, head_of
@@ -37,7 +38,6 @@ from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.raw impor
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.schemas import FileSchema, target_schema
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.write import (
     Packed,
-    codec_of,
     dealt,
     entry_schema,
     manifest_bytes,
@@ -179,9 +179,9 @@ class ManifestsUnit(Unit):
         entries = [in_schema(entry, target) for entry in clustered]
         self._before.update(map(RawEntry.fact, entries))
         self._rows += _data_rows(entries)
-        codec = codec_of(table.metadata.properties)
-        blocks = list(packed(entries, version, codec))
-        for part in dealt(blocks, self.step.detail["target_bytes"]):
+        codec = avro_codec(table.metadata.properties)
+        size = self.step.detail["target_bytes"]
+        for part in dealt(list(packed(entries, version, codec, size)), size):
             content = manifest_bytes(part, _header(newest, version), codec, entry_schema(target, version))
             self._write(content, part, newest, target)
 

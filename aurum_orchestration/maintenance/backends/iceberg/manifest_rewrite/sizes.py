@@ -13,8 +13,10 @@ NEWEST_FORMAT = 2
 SMALL_SHARE = 0.75
 """Below this share of the target a manifest is small."""
 
-LARGE_SHARE = 2.0
-"""Above this share of the target a manifest is split, so that readers share the work of planning."""
+LARGE_SHARE, LARGE_BYTES = 2.0, 256 * 1024
+"""Above this share of the target a manifest is split, so that readers share the work of planning; not below so many
+bytes, where most of a manifest is its header.
+"""
 
 TOLERANCE = 0.1
 """A manifest may exceed the target by this share rather than leave a tiny one beside it."""
@@ -31,7 +33,7 @@ def candidates(sizes: Sequence[int], target: int, *, everything: bool = False) -
     What comes out of a rewrite is not chosen again: manifests of one rewrite are all of about the same size,
     as near to the target as their number allows.
     """
-    large = [position for position, size in enumerate(sizes) if size > LARGE_SHARE * target]
+    large = [position for position, size in enumerate(sizes) if size > max(LARGE_SHARE * target, LARGE_BYTES)]
     small = [position for position, size in enumerate(sizes) if size < SMALL_SHARE * target]
     chosen = list(range(len(sizes))) if everything else sorted([*small, *large])
     fewer = excess([sizes[position] for position in chosen], target)

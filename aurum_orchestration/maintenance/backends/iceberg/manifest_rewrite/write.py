@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-from pyiceberg.avro.codecs import CODEC_MAPPING_ICEBERG_TO_AVRO, KNOWN_CODECS
+from pyiceberg.avro.codecs import KNOWN_CODECS
 
 from aurum_orchestration.maintenance.backends.iceberg.avro import MAGIC, SYNC_BYTES
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.raw import RawEntry
@@ -18,7 +18,6 @@ from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes imp
 
 BLOCK_BYTES = 64 * 1024
 _EXISTING = 0
-_CODECS = {**CODEC_MAPPING_ICEBERG_TO_AVRO, "uncompressed": "null"}
 
 
 class Packed(NamedTuple):
@@ -28,15 +27,9 @@ class Packed(NamedTuple):
     entries: Sequence[RawEntry]
 
 
-def codec_of(properties: Mapping[str, str]) -> str:
-    """The Avro codec that the table's properties ask for; deflate where they ask for one that is not known."""
-    wanted = properties.get("write.avro.compression-codec", "gzip").lower()
-    codec = _CODECS.get(wanted, wanted)
-    return codec if codec in KNOWN_CODECS else "deflate"
-
-
-def packed(entries: Sequence[RawEntry], version: int, codec: str) -> Iterable[Packed]:
-    """The entries, all as existing ones, in blocks of about 64 KiB before compression."""
+def packed(entries: Sequence[RawEntry], version: int, codec: str, target_bytes: int) -> Iterable[Packed]:
+    """The entries, all as existing ones, in blocks of about 64 KiB, or the target if less, before compression."""
+    most = min(BLOCK_BYTES, target_bytes)
     compress = _compressor(codec)
     parts: list[bytes] = []
     size = first = 0
@@ -44,7 +37,7 @@ def packed(entries: Sequence[RawEntry], version: int, codec: str) -> Iterable[Pa
         head = _head(version, entry.snapshot_id, entry.sequence_number, entry.file_sequence_number)
         parts += (head, entry.data_file)
         size += len(entry.data_file)
-        if size >= BLOCK_BYTES or number == len(entries):
+        if size >= most or number == len(entries):
             yield Packed(compress(b"".join(parts)), entries[first:number])
             parts, size, first = [], 0, number
 

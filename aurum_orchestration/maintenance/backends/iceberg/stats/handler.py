@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
+import pyarrow as pa
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import PrimitiveType
@@ -74,10 +76,11 @@ def _with_distinct(run: RunContext, step: PlanStep, *, table: Table, parameters:
     sample = take(live.data, table.io, wanted, parameters.sample_rows, run)
     rows = sum(file.record_count for file in live.data)
     for id_, values in sample.values.items():
-        report[wanted[id_]] |= distinct(values, rows)
+        with contextlib.suppress(pa.ArrowException):  # a type that cannot be counted is named below
+            report[wanted[id_]] |= distinct(values, rows)
     missing = list(step.detail["missing"])
     if without := sorted(name for name, column in report.items() if "distinct" not in column):
-        missing.append(f"no distinct values of {', '.join(without)}: only top-level columns in Parquet are sampled")
+        missing.append(f"no distinct values of {', '.join(without)}: only top-level Parquet columns are sampled")
     sampled = {"rows": sample.rows, "files": sample.files}
     return step.model_copy(
         update={"detail": {**step.detail, "columns": report, "sampled": sampled, "missing": missing}}

@@ -85,18 +85,23 @@ def _take_from(source: pq.ParquetFile, ids: Mapping[int, str], rows: int, sample
 
 def _comparable(values: pa.Array) -> pa.Array:
     """Values of one column of all files in one type: columns are promoted over time."""
+    if isinstance(values, pa.ExtensionArray):
+        return values.storage
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        return values.dictionary_decode()
-    if pa.types.is_integer(kind):
-        return values.cast(pa.int64())
-    if pa.types.is_floating(kind):
-        return values.cast(pa.float64())
-    if pa.types.is_string(kind):
-        return values.cast(pa.large_string())
-    if pa.types.is_binary(kind):
-        return values.cast(pa.large_binary())
+    for is_kind, wide in _WIDEST:
+        if is_kind(kind):
+            return values.cast(wide)
     return values.cast(pa.decimal128(38, kind.scale)) if pa.types.is_decimal128(kind) else values
+
+
+_WIDEST = (
+    (pa.types.is_integer, pa.int64()),
+    (pa.types.is_floating, pa.float64()),
+    (pa.types.is_string, pa.large_string()),
+    (pa.types.is_binary, pa.large_binary()),
+)
 
 
 def _places(schema: pa.Schema, ids: Mapping[int, str]) -> dict[int, str]:
