@@ -23,8 +23,23 @@ class CompactionParameters(OperationParameters):
     min_input_files: int = Field(
         default=5, ge=2, le=10_000, description="A partition with fewer small files than this is left alone."
     )
-    strategy: Literal["binpack"] = Field(
-        default="binpack", description="How rows are laid out: binpack keeps their order."
+    strategy: Literal["binpack", "sort", "zorder"] = Field(
+        default="binpack",
+        description="How rows are laid out: binpack keeps their order, sort puts them into the table's sort order or "
+        "that of sort_columns, zorder clusters them by all zorder_columns alike.",
+    )
+    sort_columns: str | None = Field(
+        default=None,
+        description="What strategy sort sorts by, most significant first, instead of the table's own sort order, e.g. "
+        '"id, ts desc nulls last".',
+    )
+    zorder_columns: str | None = Field(
+        default=None, description='What strategy zorder clusters by, e.g. "longitude, latitude".'
+    )
+    rewrite_all: bool = Field(
+        default=False,
+        description="Rewrite every file of the partitions, whatever its size: for sorting files that are large already "
+        "by columns that are not the table's own sort order (files in that order say so).",
     )
     partition_filter: str | None = Field(
         default=None,

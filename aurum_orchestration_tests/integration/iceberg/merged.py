@@ -12,7 +12,7 @@ from pyiceberg.typedef import Record
 
 from aurum_orchestration.maintenance.backends.iceberg.entries import partition_key
 from aurum_orchestration_tests.iceberg_deletes import add_equality_deletes
-from aurum_orchestration_tests.integration.iceberg.support import Rows, in_partition, local, typed, write_file
+from aurum_orchestration_tests.integration.iceberg.support import Rows, described, local, typed, write_file
 
 
 def entries(table: Table, content: ManifestContent) -> list[ManifestEntry]:
@@ -69,12 +69,7 @@ def upsert(
     table: Table, rows: Sequence[dict[str, object]], keys: Sequence[str], partition: Record | None = None
 ) -> None:
     """Rows with their keys deleted before, in one commit, as Flink does it."""
-    from pyiceberg.io.pyarrow import parquet_file_to_data_file
-
     content = typed(table, rows)
-    path = write_file(table, content)
-    file = parquet_file_to_data_file(io=table.io, table_metadata=table.metadata, file_path=path)
-    if partition is not None:
-        file = in_partition(file, partition)
+    file = described(table, write_file(table, content), partition=partition)
     file.spec_id = table.spec().spec_id
     add_equality_deletes(table, content, keys, partition=partition, with_data=[file])

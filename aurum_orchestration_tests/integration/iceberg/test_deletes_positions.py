@@ -105,7 +105,7 @@ def test_the_same_position_twice_and_positions_that_do_not_exist(catalog: SqlCat
 
 
 def test_positions_count_through_row_groups_and_batches(catalog: SqlCatalog) -> None:
-    table = make_table(catalog, NUMBERS, write__parquet__row__group__limit="1000")
+    table = make_table(catalog, NUMBERS, properties={"write.parquet.row-group-limit": "1000"})
     rows = 3000
     append(
         table, *({"id": range(start, start + rows), "region": ["N"] * rows} for start in (0, rows)), row_group_size=700
@@ -126,7 +126,7 @@ def test_a_file_of_deleted_rows_only_leaves_nothing(catalog: SqlCatalog) -> None
 
 
 def test_a_delete_file_stays_while_a_file_that_it_names_stays(catalog: SqlCatalog) -> None:
-    table = make_table(catalog, NUMBERS, BY_REGION)
+    table = make_table(catalog, NUMBERS, spec=BY_REGION)
     append_numbers(table, files=3, region="N")
     append_numbers(table, files=1, region="S")
     append_numbers(table, files=3, region="W")
@@ -152,7 +152,7 @@ def test_a_delete_file_stays_while_a_file_that_it_names_stays(catalog: SqlCatalo
 
 
 def test_one_delete_file_in_a_manifest_of_several_leaves(catalog: SqlCatalog) -> None:
-    table = make_table(catalog, NUMBERS, BY_REGION)
+    table = make_table(catalog, NUMBERS, spec=BY_REGION)
     append_numbers(table, files=3, region="N")
     append_numbers(table, files=1, region="N", rows=30)
     whole = {file.file_path: file.record_count for file in live_data_files(table)}

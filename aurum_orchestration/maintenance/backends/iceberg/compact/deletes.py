@@ -95,11 +95,13 @@ class DeleteIndex:
 
     def __init__(self, deletes: Iterable[ManifestEntry], specs: Specs, names: NamedPaths) -> None:
         self._names = names
+        self.any = False
         self._unread: defaultdict[Key, list[ManifestEntry]] = defaultdict(list)
         self._by_path: defaultdict[str, list[tuple[ManifestEntry, int]]] = defaultdict(list)
         self._by_scope: defaultdict[Key, list[ManifestEntry]] = defaultdict(list)
         self._equality: defaultdict[Key | None, list[ManifestEntry]] = defaultdict(list)
         for item in sorted(deletes, key=sequence_of):
+            self.any = True
             key = partition_key(item.data_file)
             if is_equality(item):
                 self._equality[None if specs[key[0]].is_unpartitioned() else key].append(item)

@@ -22,7 +22,9 @@ from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement,
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
+from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import ordering_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
+from aurum_orchestration.maintenance.backends.iceberg.compact.sort import SortedRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
@@ -55,6 +57,7 @@ class CompactionExecution:
         self.options = WriteOptions.of(
             state.table.metadata.properties, self.parameters.target_file_size_mb * MIB, state.table.schema()
         )
+        self.ordering = ordering_of(state.table.metadata, self.parameters)
         self.names = NamedPaths(state.table.io)
         self.deletes = DeleteIndex(state.deletes, state.table.metadata.specs(), self.names)
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
@@ -128,7 +131,16 @@ class CompactionUnit(Unit):
         given = (execution.table.io, sources, execution.schema, execution.options, self._location)
         verify = execution.parameters.verify
         metadata = execution.state.table.metadata
-        if execution.state.deletes and (found := Deletions.of(metadata, execution.deletes, members)).applied:
+        found = Deletions.of(metadata, execution.deletes, members)
+        if execution.ordering is not None:
+            return SortedRewrite(
+                *given,
+                with_checksum=verify,
+                deletions=found,
+                ordering=execution.ordering,
+                workers=execution.workers,
+            )
+        if found.applied:
             return FoldingRewrite(*given, with_checksum=verify, deletions=found)
         if execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options):
             return CopyingRewrite(*given, with_checksum=verify)
@@ -155,7 +167,11 @@ class CompactionUnit(Unit):
     def commit(self, run: RunContext) -> UnitOutcome:
         """Swap the files in one snapshot."""
         # described by the schema they were written with: meanwhile columns may have been renamed
-        added = [_data_file(self._execution.state.table, written, self._first) for written in self._rewrite.files]
+        ordering = self._execution.ordering
+        order_id = ordering.order_id if ordering is not None else None
+        added = [
+            _data_file(self._execution.state.table, written, self._first, order_id) for written in self._rewrite.files
+        ]
         done = self._execution.commit(run, self._first.spec_id, self._removed, added)
         return UnitOutcome(
             metrics={
@@ -232,7 +248,7 @@ class _Partition(PartitionKey):
         return str(self.__dict__["path"])
 
 
-def _data_file(table: Table, written: WrittenFile, like: DataFile) -> DataFile:
+def _data_file(table: Table, written: WrittenFile, like: DataFile, order_id: int | None) -> DataFile:
     """The manifest's description of a written file: partition of what it replaces, metrics from its footer."""
     schema = table.schema()
     statistics = data_file_statistics_from_parquet_metadata(
@@ -246,7 +262,7 @@ def _data_file(table: Table, written: WrittenFile, like: DataFile) -> DataFile:
         file_format=FileFormat.PARQUET,
         partition=like.partition,
         file_size_in_bytes=written.bytes,
-        sort_order_id=None,
+        sort_order_id=order_id,
         spec_id=like.spec_id,
         equality_ids=None,
         key_metadata=None,

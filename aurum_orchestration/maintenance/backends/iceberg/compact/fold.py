@@ -36,6 +36,8 @@ class Deletions:
     @classmethod
     def of(cls, metadata: TableMetadata, index: DeleteIndex, data: Sequence[ManifestEntry]) -> Deletions:
         """Those of an index."""
+        if not index.any:
+            return cls(metadata, {}, {})
         applied = {item.data_file.file_path: found for item in data if (found := index.of(item))}
         return cls(metadata, {item.data_file.file_path: item for item in data}, applied)
 
@@ -78,15 +80,20 @@ class FoldingRewrite(Rewrite):
 
     def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read the delete files, then the data files, and write what lives."""
+        sizes = iter(self._prepare(run))
+        super().run(run, lambda _: on_read(next(sizes)))
+
+    def _prepare(self, run: RunContext) -> list[int]:
+        """Read the delete files and count what they leave; the sizes of the files as they are."""
         run.check()
         if self._deletions.applied:
             self._deleted = self._deletions.rows(self._io)
-        sizes = iter([source.bytes for source in self._sources])
+        sizes = [source.bytes for source in self._sources]
         self._sources = [self._living(source) for source in self._sources]
         self.rows_folded = sum(self._recorded.values()) - sum(source.rows for source in self._sources)
         self._total = sum(source.bytes for source in self._sources) or 1
         self._decoded = self._total
-        super().run(run, lambda _: on_read(next(sizes)))
+        return sizes
 
     def _living(self, source: Source) -> Source:
         rows = source.rows - self._deleted.count(source.location)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pyiceberg.manifest import ManifestEntry
 
@@ -17,6 +17,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
     is_readable,
 )
 from aurum_orchestration.maintenance.backends.iceberg.compact.equality import key_columns
+from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import Ordering, ordering_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
     TableState,
     filter_partitions,
@@ -26,7 +27,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
 from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
-from aurum_orchestration.maintenance.planner.binpack import Bin
+from aurum_orchestration.maintenance.planner.binpack import Bin, is_small
 
 _RISK = "None for readers and writers: the old files stay until their snapshot expires; a concurrent delete wins."
 
@@ -41,6 +42,7 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
         state.data if parameters.partition_filter is None else filter_partitions(state, parameters.partition_filter)
     )
     metadata = state.table.metadata
+    ordering = ordering_of(metadata, parameters)
     names = NamedPaths(state.table.io)
     index = DeleteIndex(state.deletes, metadata.specs(), names)
     weight = Weight(state.data, state.deletes, index, metadata.specs())
@@ -50,7 +52,7 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
         for group in choose(
             partition,
             parameters,
-            lambda item: bool(state.deletes) and weight.is_heavy(item, parameters),
+            _wanted(partition, parameters, ordering, weight),
             lambda item: 1 - weight.ratio(item),
         )
     ]
@@ -76,6 +78,21 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
         fingerprint=state.fingerprint(),
         steps=steps,
     )
+
+
+def _wanted(
+    partition: Sequence[ManifestEntry], parameters: CompactionParameters, ordering: Ordering | None, weight: Weight
+) -> Callable[[ManifestEntry], bool]:
+    """Which files are rewritten whatever their size: all, those under deletes, those not in the table's order."""
+    unsorted: set[str] = set()
+    if parameters.rewrite_all:
+        return lambda _: True
+    if ordering is not None and ordering.order_id is not None:
+        others = [item.data_file for item in partition if item.data_file.sort_order_id != ordering.order_id]
+        size = sum(file.file_size_in_bytes for file in others)
+        if len(others) >= parameters.min_input_files or not is_small(size, parameters.target_file_size_mb * MIB):
+            unsorted = {file.file_path for file in others}
+    return lambda item: item.data_file.file_path in unsorted or (weight.count > 0 and weight.is_heavy(item, parameters))
 
 
 def _deletes_refusal(state: TableState, applied: Mapping[str, Sequence[ManifestEntry]]) -> str | None:
@@ -106,7 +123,7 @@ def _reason(
         )
     files = sum(len(bin_.members) for bin_, _ in groups)
     out = sum(bin_.files_out for bin_, _ in groups)
-    kind = "files" if state.deletes else "small files"
+    kind = "small files" if parameters.strategy == "binpack" and not state.deletes else "files"
     return f"{files:,} {kind} of {len(state.data):,} become {out:,} in {len(groups):,} groups"
 
 

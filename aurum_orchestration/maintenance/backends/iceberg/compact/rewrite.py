@@ -68,7 +68,7 @@ class Rewrite:
     def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read everything and write the replacement. ``on_read`` is told the bytes of each file read."""
         reader = GroupReader(self._io, self._schema)
-        group = _RowGroup()
+        group = RowGroup()
         done = 0.0
         try:
             for source in self._sources:
@@ -81,7 +81,7 @@ class Rewrite:
                         room = group.room(self._options, memory, stored)
                         if room < 1 and group.pieces:
                             self._flush(group.pieces, done)
-                            group = _RowGroup()
+                            group = RowGroup()
                             continue
                         part = piece.slice(start, max(room, 1))
                         group.add(part, memory, stored)
@@ -101,10 +101,10 @@ class Rewrite:
 
     def _flush(self, pieces: list[pa.Table], done: float) -> None:
         columns = [
-            _assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
+            assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
         ]
         if self._with_checksum:
-            for part in _same_types(pieces):
+            for part in same_types(pieces):
                 self.before += checksum(part, self._schema)
         else:
             self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
@@ -126,7 +126,7 @@ class Rewrite:
 
 
 @dataclass
-class _RowGroup:
+class RowGroup:
     """Rows to be written together, with the bytes that they take in memory and took on storage."""
 
     pieces: list[pa.Table] = field(default_factory=list)
@@ -145,13 +145,14 @@ class _RowGroup:
         )
 
     def add(self, piece: pa.Table, memory: float, stored: float) -> None:
+        """Gather the rows of a piece, which take so many bytes each."""
         self.pieces.append(piece)
         self.rows += piece.num_rows
         self.memory += piece.num_rows * memory
         self.stored += piece.num_rows * stored
 
 
-def _same_types(pieces: Sequence[pa.Table]) -> list[pa.Table]:
+def same_types(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     """The pieces concatenated where their types agree (files may differ in what was kept encoded)."""
     by_types: dict[bytes, list[pa.Table]] = {}
     for piece in pieces:
@@ -159,7 +160,7 @@ def _same_types(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     return [pa.concat_tables(alike) for alike in by_types.values()]
 
 
-def _assemble(parts: Sequence[pa.ChunkedArray], field: pa.Field) -> pa.ChunkedArray:
+def assemble(parts: Sequence[pa.ChunkedArray], field: pa.Field) -> pa.ChunkedArray:
     """One column of a row group from the pieces' columns: encoded if any of them came encoded."""
     parts = [conform(part, field) for part in parts]
     encoded = next((part.type for part in parts if pa.types.is_dictionary(part.type)), None)
