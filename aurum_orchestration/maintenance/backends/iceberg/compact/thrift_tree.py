@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from thrift.protocol.TCompactProtocol import TCompactProtocol
+from thrift.protocol.TProtocol import checkIntegerLimits
 from thrift.Thrift import TType
 from thrift.transport.TTransport import TMemoryBuffer
 
@@ -18,6 +19,7 @@ Struct: TypeAlias = dict[int, tuple[int, Any]]
 I16, I32, I64 = TType.I16, TType.I32, TType.I64
 STRING, STRUCT, LIST = TType.STRING, TType.STRUCT, TType.LIST
 
+_BITS = {TType.I16: 16, TType.I32: 32, TType.I64: 64}
 _READ = {
     TType.BOOL: TCompactProtocol.readBool,
     TType.BYTE: TCompactProtocol.readByte,
@@ -68,6 +70,7 @@ def _read_struct(protocol: TCompactProtocol) -> Struct:
         _, kind, identity = protocol.readFieldBegin()
         if kind == TType.STOP:
             break
+        checkIntegerLimits(identity, 16)
         struct[identity] = kind, _read(protocol, kind)
         protocol.readFieldEnd()
     protocol.readStructEnd()
@@ -87,7 +90,10 @@ def _read(protocol: TCompactProtocol, kind: int) -> Any:
         pairs = [(_read(protocol, keys), _read(protocol, values_)) for _ in range(count)]
         protocol.readMapEnd()
         return keys, values_, pairs
-    return _READ[kind](protocol)
+    value = _READ[kind](protocol)
+    if kind in _BITS:
+        checkIntegerLimits(value, _BITS[kind])  # the library does so only when it writes
+    return value
 
 
 def _write_struct(protocol: TCompactProtocol, struct: Struct) -> None:
