@@ -87,17 +87,19 @@ def add_equality_deletes(
     *,
     partition: Record | None = None,
     with_data: Sequence[DataFile] = (),
+    ids: Sequence[int] = (),
 ) -> list[str]:
     """Delete all rows equal to one of ``rows`` in the named columns, in one partition of the current spec.
 
     ``partition`` is needed for a partitioned table. ``with_data`` are data files that the same commit adds, as
-    an upsert does: the delete does not apply to them. The new files' paths; the table is refreshed.
+    an upsert does: the delete does not apply to them. ``ids`` are compared instead of the columns
+    themselves. The new files' paths; the table is refreshed.
     """
     schema = table.schema().select(*field_names)
     content = rows.select(list(field_names)).cast(schema_to_pyarrow(schema))
-    ids = [table.schema().find_field(name).field_id for name in field_names]
+    compared = list(ids) or [table.schema().find_field(name).field_id for name in field_names]
     spec_id = table.spec().spec_id
-    file = _delete_file(table, content, DataFileContent.EQUALITY_DELETES, spec_id, partition or Record(), ids)
+    file = _delete_file(table, content, DataFileContent.EQUALITY_DELETES, spec_id, partition or Record(), compared)
     return _commit(table, [file], with_data)
 
 

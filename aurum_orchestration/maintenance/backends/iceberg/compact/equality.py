@@ -205,10 +205,10 @@ def _key(batch: pa.RecordBatch, column: KeyColumn) -> pa.ChunkedArray:
     found = conform(pa.chunked_array([values]), column.field)
     if pa.types.is_dictionary(found.type):
         found = found.cast(found.type.value_type)
-    if isinstance(found.type, pa.ExtensionType):
+    if isinstance(found.type, pa.BaseExtensionType):
         found = pa.chunked_array([chunk.storage for chunk in found.chunks], found.type.storage_type)
     return found
 
 
 def _comparable(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
