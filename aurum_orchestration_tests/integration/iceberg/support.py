@@ -258,6 +258,13 @@ def by_duckdb(table: Table) -> Rows:
         return bag(relation.to_arrow_table())
 
 
+def digest(table: Table) -> Any:
+    """Count and sum of hashes of the rows in all live data files, by DuckDB: for tables too large for a bag."""
+    with duckdb.connect() as connection:
+        query = "select count(*), sum(hash(file)::hugeint) from read_parquet($paths, hive_partitioning = false) file"
+        return connection.sql(query, params={"paths": data_paths(table)}).fetchall()
+
+
 def by_scan(table: Table) -> Rows:
     """The rows that PyIceberg's scan gives."""
     return bag(table.scan().to_arrow())
@@ -289,3 +296,8 @@ def snapshots_since(table: Table, before: Sequence[Snapshot]) -> list[Snapshot]:
     """Snapshots that ``before`` does not have, oldest first."""
     known = {snapshot.snapshot_id for snapshot in before}
     return [snapshot for snapshot in table.metadata.snapshots if snapshot.snapshot_id not in known]
+
+
+def operations_since(table: Table, before: Sequence[Snapshot]) -> list[str]:
+    """The operations of those."""
+    return [snapshot.summary.operation.value if snapshot.summary else "" for snapshot in snapshots_since(table, before)]
