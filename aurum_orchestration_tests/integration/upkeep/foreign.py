@@ -22,7 +22,8 @@ def rewrite_in_place(table: Table, manifest: str, change: Callable[[Json, list[A
     with path.open("rb") as stream:
         reader = fastavro.reader(stream)
         header = {key: value for key, value in reader.metadata.items() if not key.startswith("avro.")}
-        schema, records = copy.deepcopy(reader.writer_schema), list(reader)
+        schema: Json = copy.deepcopy(reader.writer_schema)
+        records = list(reader)
     data_file = next(field for field in schema["fields"] if field["name"] == "data_file")["type"]
     change(data_file, records)
     schema.pop("__fastavro_parsed__", None)

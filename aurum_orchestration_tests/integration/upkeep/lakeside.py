@@ -75,10 +75,11 @@ class Lakeside:
         spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
         *,
         schema: Schema = SCHEMA,
-        **properties: str,
+        properties: Mapping[str, str] | None = None,
+        **more: str,
     ) -> Table:
-        """A new table; a property's dots are written as double underscores."""
-        given = {key.replace("__", "."): value for key, value in properties.items()}
+        """A new table; in the name of a property given as keyword, dots are written as double underscores."""
+        given = {**(properties or {}), **{key.replace("__", "."): value for key, value in more.items()}}
         return self.catalog.create_table(name, schema, partition_spec=spec, properties=given)
 
     @property

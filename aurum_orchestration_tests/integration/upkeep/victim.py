@@ -1,0 +1,74 @@
+"""A process that does one operation and is killed (SIGKILL, by itself) at a chosen point of it.
+
+``python -m ...victim HOME OPERATION TABLE POINT``. Points: ``write:N``, before the N-th metadata file is written;
+``half:N``, in the middle of it; ``commit``, before the catalog is asked; ``committed``, after it answered;
+``record``, before the end is recorded. Exits with 3 when the point was not reached.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+
+from aurum_orchestration.history import History
+from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside
+
+
+def die() -> NoReturn:
+    """Be killed as by kill -9: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+def arm(point: str) -> None:
+    """Patch what the point is about."""
+    name, _, number = point.partition(":")
+    real_output, real_commit, real_record = PyArrowFileIO.new_output, SqlCatalog.commit_table, History.record
+    count = 0
+
+    def new_output(self: PyArrowFileIO, location: str) -> PyArrowFile:
+        nonlocal count
+        count += 1
+        if count == int(number):
+            if name == "half":
+                Path(location.removeprefix("file://")).write_bytes(b"Obj\1half a file")
+            die()
+        return real_output(self, location)
+
+    def commit_table(self: SqlCatalog, *arguments: Any) -> Any:
+        if name == "commit":
+            die()
+        real_commit(self, *arguments)
+        die()
+
+    def record(self: History, result: Any, *, who: str) -> None:
+        if result.finished_at is not None:
+            die()
+        real_record(self, result, who=who)
+
+    if name in {"write", "half"}:
+        PyArrowFileIO.new_output = new_output  # type: ignore[method-assign]
+    elif name == "record":
+        History.record = record  # type: ignore[method-assign]
+    else:
+        SqlCatalog.commit_table = commit_table  # type: ignore[method-assign]
+
+
+def main(home: str, operation: str, table: str, point: str) -> None:
+    with Lakeside.at(Path(home)) as lake:
+        arm(point)
+        if operation.startswith("undo:"):
+            lake.undo(operation.removeprefix("undo:"))
+        else:
+            lake.run(operation, table, **({"keep_last": 1} if operation == "backup" else {}))
+    sys.exit(3)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
