@@ -238,7 +238,7 @@ def test_columns_comment_and_location_come_along(catalog: SqlCatalog, other: Oth
         at=StructType(NestedField(11, "lat", DoubleType()), NestedField(12, "lon", DoubleType())),
         more=MapType(13, StringType(), 14, LongType()),
     )
-    table = make_table(catalog, schema, comment="Where it was.")
+    table = make_table(catalog, schema, {"comment": "Where it was."})
     with table.update_schema() as change:
         change.rename_column("id", "number")
     (found,) = list_tables(catalog, "lake")

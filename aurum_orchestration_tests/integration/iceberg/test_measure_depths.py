@@ -70,7 +70,7 @@ def expected(table: Table, target_mb: int, min_input_files: int, max_group_size_
 @pytest.mark.parametrize("seed", range(6))
 def test_exact_numbers_are_what_pack_says_over_the_live_files(catalog: SqlCatalog, seed: int) -> None:
     chance = random.Random(seed)
-    table = make_table(catalog, REGIONAL, BY_REGION)
+    table = make_table(catalog, REGIONAL, spec=BY_REGION)
     for _ in range(chance.randint(2, 6)):
         region = chance.choice(["N", "S", "Ö", None])
         claim(table, [chance.randint(1, 12 * MIB) for _ in range(chance.randint(1, 15))], Record(region))
@@ -128,7 +128,7 @@ def test_partition_values_of_every_kind_keep_their_partitions_apart(catalog: Sql
         PartitionField(4, 1002, IdentityTransform(), "key"),
         PartitionField(5, 1003, BucketTransform(16), "name_bucket"),
     )
-    table = make_table(catalog, schema, spec)
+    table = make_table(catalog, schema, spec=spec)
     one, two = Decimal("1.00"), Decimal("-2.50")
     key = UUID(int=7)
     for values in (
@@ -146,7 +146,7 @@ def test_partition_values_of_every_kind_keep_their_partitions_apart(catalog: Sql
 
 def test_equal_values_under_two_specs_are_two_partitions(catalog: SqlCatalog) -> None:
     schema = fields(id=LongType(), region=StringType(), hub=StringType())
-    table = make_table(catalog, schema, BY_REGION)
+    table = make_table(catalog, schema, spec=BY_REGION)
     claim(table, [1000] * 6, Record("N"))
     with table.update_spec() as change:
         change.remove_field("region")
@@ -159,7 +159,7 @@ def test_equal_values_under_two_specs_are_two_partitions(catalog: SqlCatalog) ->
 
 
 def test_a_partition_with_too_few_small_files_counts_none(catalog: SqlCatalog) -> None:
-    table = make_table(catalog, REGIONAL, BY_REGION)
+    table = make_table(catalog, REGIONAL, spec=BY_REGION)
     claim(table, [1000] * 4, Record("N"))
     claim(table, [1000] * 6, Record("S"))
     metrics = measure(catalog, table, min_input_files=5).metrics
@@ -287,7 +287,7 @@ def test_manifests_are_remembered_as_far_as_there_is_room(
 
 
 def test_manifests_with_nothing_alive_are_left_alone(catalog: SqlCatalog, reads: list[str]) -> None:
-    table = make_table(catalog, REGIONAL, BY_REGION)
+    table = make_table(catalog, REGIONAL, spec=BY_REGION)
     append_numbers(table, files=6, region="N")
     append_numbers(table, files=6, region="S")
     table.delete("region = 'N'")

@@ -38,7 +38,7 @@ def test_a_plain_table_is_not_refused(catalog: SqlCatalog) -> None:
 
 @pytest.mark.parametrize("deep_seconds", [0, 60])
 def test_position_deletes(catalog: SqlCatalog, deep_seconds: float) -> None:
-    table = make_table(catalog, REGIONAL, BY_REGION)
+    table = make_table(catalog, REGIONAL, spec=BY_REGION)
     append_numbers(table, files=5, region="N")
     append_numbers(table, files=5, region="S")
     north, south = (
@@ -115,7 +115,7 @@ def test_files_of_another_format(catalog: SqlCatalog, file_format: FileFormat) -
 
 
 def test_a_table_that_writes_another_format(catalog: SqlCatalog) -> None:
-    table = make_table(catalog, NUMBERS, write__format__default="orc")
+    table = make_table(catalog, NUMBERS, {"write.format.default": "orc"})
     claim(table, [1000] * 6)
     assert refusal(catalog, table) == "the table writes ORC (write.format.default); only Parquet can be written"
 
