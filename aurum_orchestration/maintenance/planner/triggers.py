@@ -16,7 +16,7 @@ from aurum_orchestration.maintenance.operations.compaction import MIB, Compactio
 from aurum_orchestration.maintenance.planner import upkeep
 from aurum_orchestration.maintenance.planner.assessment import Assessment, Trigger
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
-from aurum_orchestration.maintenance.planner.debt import files_points, number
+from aurum_orchestration.maintenance.planner.debt import deletes_points, files_points, number
 from aurum_orchestration.maintenance.planner.facts import GIB, RunFacts
 from aurum_orchestration.maintenance.planner.words import count, size
 
@@ -30,7 +30,10 @@ OVERHEAD_BYTES = 8 * 1024
 
 
 def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
-    """Acts at ``trigger_excess_files`` files that could be saved; an unfinished run down to ``clear_excess_files``."""
+    """Acts at ``trigger_excess_files`` files that could be saved; an unfinished run down to ``clear_excess_files``.
+
+    Also when deletes weigh on the table: ``max_delete_files`` of them, or ``max_deleted_ratio`` of the rows.
+    """
     if metrics.get("excess_files") is None:
         return None
     rules = cast(CompactionPolicy, policy)
@@ -44,8 +47,40 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
         gain = Gain(debt_score=round(files_points(metrics), 2), files=excess, bytes=freed)
         cost = Cost(seconds=_seconds(2 * rewritten, metrics, facts), bytes=2 * rewritten)
     if excess < threshold:
+        if _deletes_weigh(metrics, rules):
+            return _deletes(metrics, gain, facts)
         return Assessment(False, f"{count(excess, 'file')} could be saved, acts at {threshold:,}", gain, cost)
     return Assessment(True, _numbers(metrics, excess, rules.target_file_size_mb, carry_on=carry_on), gain, cost)
+
+
+def _deletes_weigh(metrics: Mapping[str, float], rules: CompactionPolicy) -> bool:
+    """Whether a plan would fold deletes in whatever the size of the files: the same rules, for the whole table."""
+    files, rows = number(metrics, "delete_files"), number(metrics, "rows")
+    return files >= rules.max_delete_files or bool(
+        files and rows and _deleted_rows(metrics) / rows >= rules.max_deleted_ratio
+    )
+
+
+def _deleted_rows(metrics: Mapping[str, float]) -> float:
+    return number(metrics, "position_delete_rows") + number(metrics, "equality_delete_rows")
+
+
+def _deletes(metrics: Mapping[str, float], small: Gain, facts: RunFacts) -> Assessment:
+    """Folding deletes in rewrites the files that they touch: at most all of them."""
+    moved = 2 * number(metrics, "data_bytes")
+    rows = number(metrics, "rows")
+    share = min(1.0, _deleted_rows(metrics) / rows) if rows else 0.0
+    return Assessment(
+        True,
+        f"{count(number(metrics, 'delete_files'), 'delete file')} with {_deleted_rows(metrics):,.0f} entries weigh on "
+        f"{rows:,.0f} rows; compaction would fold them in",
+        Gain(
+            debt_score=round(small.debt_score + deletes_points(metrics), 2),
+            files=small.files,
+            bytes=small.bytes + share * number(metrics, "data_bytes"),
+        ),
+        Cost(seconds=_seconds(moved, metrics, facts), bytes=moved),
+    )
 
 
 TRIGGERS: Mapping[str, Trigger] = {
