@@ -37,7 +37,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.thrift_tree import
     read_struct,
 )
 from aurum_orchestration.maintenance.interfaces import RunContext
-from aurum_orchestration.maintenance.planner.binpack import pack
+from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, pack
 from aurum_orchestration_tests.integration.iceberg.copying import (
     ARROW,
     HEALTHY,
@@ -506,4 +506,5 @@ def test_files_come_out_so_that_nothing_is_left_to_pack(tmp_path: Path, share: f
         assert copied(rewrite) == count
         assert len(sizes) < count
         assert pack(sizes, target, 2, 100 * MIB) == [], (count, [size / target for size in sizes])
+        assert len(sizes) == 1 or min(sizes) >= SMALL_SHARE * target
         assert max(sizes) <= 2.3 * target
