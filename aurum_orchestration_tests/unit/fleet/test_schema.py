@@ -105,7 +105,8 @@ def test_the_numbers_in_the_reference_are_those_of_the_code() -> None:
                 if ("every operation", key) in told
                 else "with floors"
             )
-            assert told[(place, key)].strip("`") == json.dumps(field.default), (operation, key)
+            default = None if field.is_required() or field.default_factory else field.default
+            assert told[(place, key)].strip("`") == json.dumps(default), (operation, key)
 
 
 def test_the_examples_in_the_reference_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

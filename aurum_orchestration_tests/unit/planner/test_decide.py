@@ -322,7 +322,8 @@ def some(code: str, points: float, name: str = "compaction") -> Decision:
 
 def test_the_most_important_decision_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "aurum_orchestration.maintenance.planner.decide.TRIGGERS", {"retention": lambda *_: None, **TRIGGERS}
+        "aurum_orchestration.maintenance.planner.decide.TRIGGERS",
+        {"retention": lambda *_: None, "compaction": TRIGGERS["compaction"]},
     )
     assert [decision.operation for decision in decide(sick(), policy(), {}, NOW)] == ["compaction", "retention"]
 
