@@ -31,7 +31,7 @@ TAIL_BYTES = 64 * 1024
 class FileMeta:
     """Fields of ``FileMetaData``."""
 
-    VERSION, SCHEMA, NUM_ROWS, ROW_GROUPS, KEY_VALUES, CREATED_BY, COLUMN_ORDERS, ENCRYPTION = 1, 2, 3, 4, 5, 6, 7, 8
+    SCHEMA, NUM_ROWS, ROW_GROUPS, CREATED_BY, COLUMN_ORDERS, ENCRYPTION = 2, 3, 4, 6, 7, 8
 
 
 class Group:
