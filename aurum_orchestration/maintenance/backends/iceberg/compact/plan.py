@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pyiceberg.manifest import ManifestEntry
+from pyiceberg.manifest import DataFile, ManifestEntry
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.arrow_types import select_columns
 from aurum_orchestration.maintenance.backends.iceberg.compact.candidates import Weight, choose
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
     DeleteIndex,
@@ -18,6 +19,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.compact.equality import key_columns
 from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import Ordering, ordering_of
+from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
     TableState,
     filter_partitions,
@@ -28,6 +30,9 @@ from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
 from aurum_orchestration.maintenance.planner.binpack import Bin, is_small
+
+NAME_MAPPING = "schema.name-mapping.default"
+"""The table property that tells readers the columns of files without field ids."""
 
 _RISK = "None for readers and writers: the old files stay until their snapshot expires; a concurrent delete wins."
 
@@ -59,13 +64,18 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     applied = {
         item.data_file.file_path: index.of(item) if state.deletes else [] for _, members in groups for item in members
     }
-    refusal = compaction_refusal(
-        format_version=metadata.format_version,
-        default_spec_id=metadata.default_spec_id,
-        encrypted="encryption.key-id" in metadata.properties,
-        properties=metadata.properties,
-        candidates=[item.data_file for _, members in groups for item in members],
-    ) or _deletes_refusal(state, applied)
+    chosen = [item.data_file for _, members in groups for item in members]
+    refusal = (
+        compaction_refusal(
+            format_version=metadata.format_version,
+            default_spec_id=metadata.default_spec_id,
+            encrypted="encryption.key-id" in metadata.properties,
+            properties=metadata.properties,
+            candidates=chosen,
+        )
+        or _files_refusal(state, chosen)
+        or _deletes_refusal(state, applied)
+    )
     if refusal:
         raise UnsupportedError(refusal, table=str(table), operation=OperationType.COMPACTION)
     steps = _steps(_largest_first(groups), state, applied, names)
@@ -93,6 +103,20 @@ def _wanted(
         if len(others) >= parameters.min_input_files or not is_small(size, parameters.target_file_size_mb * MIB):
             unsorted = {file.file_path for file in others}
     return lambda item: item.data_file.file_path in unsorted or (weight.count > 0 and weight.is_heavy(item, parameters))
+
+
+def _files_refusal(state: TableState, chosen: Sequence[DataFile]) -> str | None:
+    """Why the chosen files cannot be rewritten, or None."""
+    if twice := len(chosen) - len({file.file_path for file in chosen}):
+        return f"{twice:,} of the data files to be rewritten are listed twice: every row in them counts twice"
+    if chosen and NAME_MAPPING in state.table.metadata.properties:
+        # one file tells of most tables whose files were added as they were; others are refused when they are read
+        with open_parquet(state.table.io, chosen[0].file_path, ()) as file:
+            try:
+                select_columns(file.schema_arrow, ())
+            except UnsupportedError as error:
+                return f"{error.detail}; {error.hint}"
+    return None
 
 
 def _deletes_refusal(state: TableState, applied: Mapping[str, Sequence[ManifestEntry]]) -> str | None:

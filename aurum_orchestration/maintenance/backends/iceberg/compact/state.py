@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
+
 from pyiceberg.expressions.visitors import expression_evaluator, inclusive_projection
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry
 from pyiceberg.partitioning import PartitionSpec
@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from aurum_orchestration.errors import CorruptTableError, RequestError, TableNotFoundError
+from aurum_orchestration.errors import CorruptTableError, RequestError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, partition_key
 
@@ -49,13 +49,8 @@ def load_table(catalog: Catalog, table: TableId) -> Table:
     """The PyIceberg table. Raises TableNotFoundError, CorruptTableError or BackendUnavailableError."""
     from aurum_orchestration.maintenance.backends.iceberg.catalog import catalog_errors
 
-    try:
-        with catalog_errors(table.backend, catalog.properties):
-            return catalog.load_table(table.parts)
-    except NoSuchTableError as error:
-        raise TableNotFoundError(f"{table} is not in its catalog", table=str(table)) from error
-    except FileNotFoundError as error:
-        raise CorruptTableError(f"{table}: its metadata file is missing: {error}", table=str(table)) from error
+    with catalog_errors(table.backend, catalog.properties):
+        return catalog.load_table(table.parts)
 
 
 def read_state(table: Table, reader: EntryReader) -> TableState:
