@@ -27,6 +27,7 @@ class MaintenanceFactory:
             "manifests": f"{_HERE}.operations.manifests:ManifestsOperation",
             "retention": f"{_HERE}.operations.retention:RetentionOperation",
             "stats": f"{_HERE}.operations.stats:StatsOperation",
+            "vacuum": f"{_HERE}.operations.vacuum:VacuumOperation",
         },
         "aurum_orchestration.operations",
     )

@@ -63,6 +63,52 @@ def expire_snapshots(
     return {**(metrics if dry_run else dict.fromkeys(metrics, 0.0)), **done.told(), "warnings": done.warnings}
 
 
+def remove_orphan_files(
+    table: str, *, backend: IcebergMaintenanceBackend | None = None, dry_run: bool = False, **parameters: Any
+) -> dict[str, Any]:
+    """Set aside the files under a table's locations that nothing refers to, or delete them.
+
+    ``parameters`` are those of the vacuum operation, e.g. ``older_than_days=14, quarantine=False``. Returns
+    ``files_quarantined``, ``files_deleted``, their bytes, ``operation_id`` (for :func:`restore_quarantine`),
+    ``warnings`` and ``dry_run``; with ``dry_run`` what would be done, and ``orphan_files``, their locations.
+    """
+    from aurum_orchestration.maintenance.operations.vacuum import VacuumOperation
+
+    done = _carry_out(VacuumOperation(), table, backend, parameters, dry_run=dry_run)
+    metrics = dict.fromkeys(("files_quarantined", "bytes_quarantined", "files_deleted", "bytes_deleted"), 0.0)
+    told: dict[str, Any] = {"warnings": done.warnings, "operation_id": done.operation_id}
+    if dry_run:
+        told = {"warnings": done.warnings, "orphan_files": []}
+        for step in done.plan.steps:
+            kind = "quarantined" if step.action == "quarantine" else "deleted"
+            metrics[f"files_{kind}"] += len(step.detail["files"])
+            metrics[f"bytes_{kind}"] += step.detail["bytes"]
+            if step.action != "purge":
+                told["orphan_files"] += step.detail["files"]
+    return {**metrics, **done.told(), **told}
+
+
+def restore_quarantine(
+    table: str, operation_id: str, *, backend: IcebergMaintenanceBackend | None = None
+) -> dict[str, Any]:
+    """Put the files that an operation set aside back where they were; none is overwritten.
+
+    Returns ``files_restored``, ``bytes_restored``, and ``conflicts`` and ``failures``, the files that stay in
+    quarantine. Raises RequestError when there is no quarantine of that operation (any more).
+    """
+    from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table
+    from aurum_orchestration.maintenance.backends.iceberg.vacuum import quarantine
+
+    engine = backend or _backend_of(table)
+    restored = quarantine.restore_quarantine(load_table(engine.catalog, engine.table_id(table)), operation_id)
+    return {
+        "files_restored": restored.files,
+        "bytes_restored": restored.bytes,
+        "conflicts": restored.conflicts,
+        "failures": restored.failures,
+    }
+
+
 def rewrite_manifests(
     table: str, *, backend: IcebergMaintenanceBackend | None = None, dry_run: bool = False, **parameters: Any
 ) -> dict[str, Any]:
@@ -90,6 +136,7 @@ class _Done:
     dry_run: bool
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    operation_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def told(self) -> dict[str, Any]:
         return {**self.metrics, "dry_run": self.dry_run, "plan_id": self.plan.plan_id}
@@ -114,7 +161,7 @@ def _carry_out(
     done = _Done(plan, dry_run, warnings=list(plan.warnings))
     if dry_run or not plan.steps:
         return done
-    run = RunContext(operation_id=uuid.uuid4().hex)
+    run = RunContext(operation_id=done.operation_id)
     for unit in engine.open(plan, run).units():
         try:
             unit.stage(run)
@@ -148,6 +195,8 @@ def _backend_of(table: str) -> IcebergMaintenanceBackend:
 FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "rewrite_data_files": rewrite_data_files,
     "expire_snapshots": expire_snapshots,
+    "remove_orphan_files": remove_orphan_files,
+    "restore_quarantine": restore_quarantine,
     "rewrite_manifests": rewrite_manifests,
 }
 """The functions by the name that the backend's bridge takes."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.operations.manifests import ManifestsOperation
     from aurum_orchestration.maintenance.operations.retention import RetentionOperation
     from aurum_orchestration.maintenance.operations.stats import StatsOperation
+    from aurum_orchestration.maintenance.operations.vacuum import VacuumOperation
 
 _WHERE = {
     "BackupOperation": "backup",
@@ -23,6 +24,7 @@ _WHERE = {
     "ManifestsOperation": "manifests",
     "RetentionOperation": "retention",
     "StatsOperation": "stats",
+    "VacuumOperation": "vacuum",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "ManifestsOperation",
     "RetentionOperation",
     "StatsOperation",
+    "VacuumOperation",
 ]
 
 __getattr__ = lazy_exports(__name__, _WHERE)

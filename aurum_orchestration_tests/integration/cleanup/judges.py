@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside
 
 NOW: dict[str, Any] = {"retention_days": 0, "override_floor": True, "override_reason": "nobody reads this table"}
 """Parameters that let every snapshot go that is not among the last."""
+
+
+DAY = 86_400
 
 
 def local(location: str) -> str:
@@ -85,3 +90,46 @@ def aged(lake: Lakeside, table: Table, days: float) -> Table:
                 item["timestamp-ms"] -= step
 
     return rewrite_metadata(lake, table, shift)
+
+
+def set_properties(table: Table, **properties: str) -> Table:
+    """Set table properties; two underscores stand for a dot, one for a dash."""
+    given = {key.replace("__", ".").replace("_", "-"): value for key, value in properties.items()}
+    table.transaction().set_properties(given).commit_transaction()
+    return table.refresh()
+
+
+def plant(table: Table, *names: str, days: float = 30) -> list[Path]:
+    """Orphans under the table's location, written so many days ago."""
+    made = []
+    for name in names:
+        path = Path(local(table.location())) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+        age(days, path)
+        made.append(path)
+    return made
+
+
+def age(days: float, *paths: Path) -> None:
+    moment = time.time() - days * DAY
+    for path in paths:
+        os.utime(path, (moment, moment))
+
+
+def everything(table: Table) -> set[Path]:
+    return {path for path in Path(local(table.location())).rglob("*") if path.is_file()}
+
+
+def age_all(table: Table, days: float = 30) -> None:
+    """Every file as if it had been written so many days ago."""
+    age(days, *everything(table))
+
+
+def quarantined(table: Table) -> set[Path]:
+    home = Path(local(table.location())) / ".aurum-quarantine"
+    return {path for path in home.rglob("*") if path.is_file() and path.name != "manifest.jsonl"}
+
+
+def names(paths: Iterable[Path | str]) -> list[str]:
+    return sorted(Path(path).name for path in paths)

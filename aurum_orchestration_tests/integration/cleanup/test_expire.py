@@ -22,6 +22,7 @@ from aurum_orchestration_tests.integration.cleanup.judges import (
     on_disk,
     reachable,
     rewrite_metadata,
+    set_properties,
     snapshot_rows,
 )
 from aurum_orchestration_tests.integration.upkeep.lakeside import BY_REGION, Lakeside, append, rows
@@ -92,11 +93,10 @@ def test_days_and_number_decide_by_the_clock_of_the_writers(lake: Lakeside) -> N
 
 
 def test_the_tables_own_properties_protect_more_than_the_policy(lake: Lakeside) -> None:
-    table = lake.table(history__expire__min_snapshots_to_keep="7")
-    table.transaction().set_properties({"history.expire.min-snapshots-to-keep": "7"}).commit_transaction()
+    table = set_properties(lake.table(), history__expire__min_snapshots_to_keep="7")
     append(table, 8)
     assert lake.run("retention", retain_last=1, **NOW).metrics["snapshots_expired"] == 1
-    table.transaction().set_properties({"history.expire.max-snapshot-age-ms": "86400000"}).commit_transaction()
+    set_properties(table, history__expire__max_snapshot_age_ms="86400000")
     assert lake.run("retention", retain_last=1, **NOW).status == "skipped"
 
 
@@ -176,7 +176,7 @@ def test_a_table_with_nothing_to_expire_is_skipped_with_the_reason(lake: Lakesid
 
 
 def test_a_table_that_says_its_files_are_not_its_own_is_left_alone(lake: Lakeside) -> None:
-    table = lake.table(gc__enabled="false")
+    table = set_properties(lake.table(), gc__enabled="false")
     append(table, 3)
     stored = on_disk(table)
     done = lake.run("retention", retain_last=1, **NOW)

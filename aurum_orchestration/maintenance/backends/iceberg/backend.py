@@ -45,6 +45,7 @@ HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
     "manifests": "aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.handler",
     "retention": "aurum_orchestration.maintenance.backends.iceberg.retention.handler",
+    "vacuum": "aurum_orchestration.maintenance.backends.iceberg.vacuum.handler",
     "backup": "aurum_orchestration.maintenance.backends.iceberg.backup.handler",
     "bloat": "aurum_orchestration.maintenance.backends.iceberg.bloat.handler",
     "stats": "aurum_orchestration.maintenance.backends.iceberg.stats.handler",

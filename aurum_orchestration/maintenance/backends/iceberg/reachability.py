@@ -14,7 +14,7 @@ from typing import TypeVar
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
-from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.avro import AvroError, Projection, SuccessiveFiles, read_avro
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
 
@@ -60,13 +60,13 @@ class References:
             raise CorruptTableError("a manifest list names no path for a manifest")
         return found, sizes
 
-    def content_files(self, manifests: Iterable[str], *, deleted_too: bool = False) -> Iterator[tuple[str, int]]:
-        """Data and delete files that the manifests list as live (``deleted_too``: or as removed), with their sizes."""
+    def content_files(self, manifests: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """Data and delete files that the manifests list as live, with their sizes."""
         locations = list(manifests)
         for location, content in zip(locations, self._contents(locations), strict=True):
             try:
                 for status, (path, size) in read_avro(content, _ENTRY).records:
-                    if deleted_too or status != _DELETED:
+                    if status != _DELETED:
                         yield path.decode(), size or 0
             except (AvroError, AttributeError, TypeError, UnicodeDecodeError) as error:
                 raise CorruptTableError(f"manifest {location}: {error}") from error
@@ -116,6 +116,8 @@ LOCATION_PROPERTIES = (
 )
 """Table properties that let files be written outside the table's location; the last two are deprecated."""
 
+GC_ENABLED = "gc.enabled"
+
 
 def table_locations(metadata: TableMetadata) -> list[str]:
     """Where the table's files may lie, normalised: its location and those that its properties name."""
@@ -127,3 +129,13 @@ def inside(path: str, folders: Iterable[str]) -> bool:
     """True when a path lies in one of the (normalised) folders."""
     plain = normalised(path)
     return any(plain.startswith(f"{folder}/") for folder in folders)
+
+
+def refuse_foreign_files(metadata: TableMetadata, operation: str) -> None:
+    """Raise UnsupportedError when the table's properties say that its files are not its own to delete."""
+    if str(metadata.properties.get(GC_ENABLED, "true")).strip().lower() == "false":
+        raise UnsupportedError(
+            f"the table says {GC_ENABLED}: false, so its files may belong to another table",
+            operation=operation,
+            hint=f"Remove the property {GC_ENABLED} when the table owns its files.",
+        )

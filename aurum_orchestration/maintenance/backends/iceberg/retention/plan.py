@@ -9,11 +9,17 @@ from typing import Any
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
-from aurum_orchestration.errors import CorruptTableError, UnsupportedError
+from aurum_orchestration.errors import CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
-from aurum_orchestration.maintenance.backends.iceberg.reachability import References, inside, table_locations
+from aurum_orchestration.maintenance.backends.iceberg.reachability import (
+    GC_ENABLED,
+    References,
+    inside,
+    refuse_foreign_files,
+    table_locations,
+)
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import refs_of
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry, Rules, expirable, wrong_property
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, held_only_by
@@ -21,7 +27,6 @@ from aurum_orchestration.maintenance.interfaces import MaintenancePlan, Operatio
 from aurum_orchestration.maintenance.operations.retention import RetentionParameters
 from aurum_orchestration.maintenance.planner.words import count, size
 
-GC_ENABLED = "gc.enabled"
 EXPIRE = "expire"
 
 _RISK = (
@@ -76,16 +81,6 @@ def fingerprint(metadata: TableMetadata) -> dict[str, Any]:
         "snapshot_id": metadata.current_snapshot_id,
         "refs": {name: ref.snapshot_id for name, ref in sorted(metadata.refs.items())},
     }
-
-
-def refuse_foreign_files(metadata: TableMetadata, operation: str) -> None:
-    """Raise UnsupportedError when the table's properties say that its files are not its own to delete."""
-    if str(metadata.properties.get(GC_ENABLED, "true")).strip().lower() == "false":
-        raise UnsupportedError(
-            f"the table says {GC_ENABLED}: false, so its files may belong to another table",
-            operation=operation,
-            hint=f"Remove the property {GC_ENABLED} when the table owns its files.",
-        )
 
 
 def _expire_step(number: int, planned: Expiry, unreachable: Unreachable) -> PlanStep:

@@ -1,0 +1,93 @@
+"""Taking a vacuum back: every file from its quarantine to where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyiceberg.table import Table
+
+from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
+from aurum_orchestration.maintenance.backends.iceberg.rollback import undo_plan
+from aurum_orchestration.maintenance.backends.iceberg.vacuum.orphans import places_of
+from aurum_orchestration.maintenance.backends.iceberg.vacuum.quarantine import folders, restore_quarantine
+from aurum_orchestration.maintenance.interfaces import (
+    MaintenancePlan,
+    MaintenanceResult,
+    PlanStep,
+    RunContext,
+    Unit,
+    UnitOutcome,
+    Verification,
+)
+from aurum_orchestration.maintenance.planner.words import count, size
+
+
+def plan_restore(table: Table, result: MaintenanceResult) -> MaintenancePlan:
+    """The plan that puts an operation's files back. Raises UndoRefusedError when there is no quarantine of it."""
+    mine = [folder for folder in folders(places_of(table)) if folder.operation_id == result.operation_id]
+    files = [file for folder in mine for file in folder.moved]
+    if not mine:
+        raise UndoRefusedError(
+            f"there is no quarantine of operation {result.operation_id} (any more)"
+            + (f": {result.undo}" if result.undo else "")
+        )
+    total = sum(file.size for file in files)
+    step = PlanStep(
+        number=1,
+        action="restore",
+        summary=f"Move {count(len(files), 'file')} ({size(total)}) back to where they were.",
+        risk="None: nothing is overwritten, and nothing refers to these files.",
+        detail={"operation_id": result.operation_id, "files": {file.location: file.size for file in files}},
+    )
+    return undo_plan(table, result, f"{count(len(files), 'file')} ({size(total)}) are in quarantine", [step])
+
+
+class RestoreExecution:
+    """A plan of :func:`plan_restore`."""
+
+    workers = 1
+
+    def __init__(self, plan: MaintenancePlan, table: Table) -> None:
+        self.plan, self.table = plan, table
+
+    def units(self) -> Iterator[Unit]:
+        """The one step."""
+        if str(self.table.metadata.table_uuid) != self.plan.fingerprint["table_uuid"]:
+            raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
+        for step in self.plan.steps:
+            yield RestoreUnit(step, self.table)
+
+
+class RestoreUnit(Unit):
+    """Moves the files back."""
+
+    def __init__(self, step: PlanStep, table: Table) -> None:
+        super().__init__(step)
+        self._table = table
+
+    def stage(self, run: RunContext) -> None:
+        """Nothing to prepare."""
+
+    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
+        """No rows change."""
+        return None
+
+    def discard(self) -> None:
+        """Nothing was staged."""
+
+    def commit(self, run: RunContext) -> UnitOutcome:  # noqa: ARG002 - the base's signature
+        """Move."""
+        restored = restore_quarantine(self._table, self.step.detail["operation_id"])
+        warnings = []
+        if restored.conflicts:
+            warnings.append(
+                f"{count(len(restored.conflicts), 'file')} stay in quarantine, there is another at their place: "
+                f"{restored.conflicts[0]}"
+            )
+        if restored.failures:
+            warnings.append(f"{count(len(restored.failures), 'file')} could not be moved: {restored.failures[0]}")
+        return UnitOutcome(
+            metrics={"files_restored": restored.files, "bytes_restored": restored.bytes},
+            undo="nothing takes an undo back: run the vacuum again",
+            warnings=warnings,
+        )
