@@ -57,7 +57,7 @@ def arm(point: str) -> None:
     elif name == "record":
         History.record = record  # type: ignore[method-assign]
     else:
-        SqlCatalog.commit_table = commit_table  # type: ignore[method-assign]
+        setattr(SqlCatalog, "commit_table", commit_table)  # noqa: B010 - a fault, not a method
 
 
 def main(home: str, operation: str, table: str, point: str) -> None:
@@ -66,7 +66,8 @@ def main(home: str, operation: str, table: str, point: str) -> None:
         if operation.startswith("undo:"):
             lake.undo(operation.removeprefix("undo:"))
         else:
-            lake.run(operation, table, **({"keep_last": 1} if operation == "backup" else {}))
+            parameters: dict[str, Any] = {"keep_last": 1} if operation == "backup" else {}
+            lake.run(operation, table, **parameters)
     sys.exit(3)
 
 
