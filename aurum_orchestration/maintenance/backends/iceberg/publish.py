@@ -131,7 +131,11 @@ def publish(table: Table, snapshot_id: int, build: Callable[[Table, Snapshot], S
         try:
             return Committed(_swap(table, head, snapshot), snapshot_id, head.snapshot_id, attempt)
         except Exception as error:
-            table = _read_back(table, error, lambda now: now.snapshot_by_id(snapshot_id) is not None, wait)
+            try:
+                table = _read_back(table, error, lambda now: now.snapshot_by_id(snapshot_id) is not None, wait)
+            except TableNotFoundError:
+                builder.remove()
+                raise
             if table.metadata.snapshot_by_id(snapshot_id) is not None:
                 return Committed(table, snapshot_id, head.snapshot_id, attempt)
             builder.remove()
