@@ -51,6 +51,7 @@ from aurum_orchestration.maintenance.backends.iceberg.publish import (
     delete_quietly,
     publish,
 )
+from aurum_orchestration.maintenance.backends.iceberg.refusals import NEWEST_FORMAT
 
 __all__ = ["Replacement", "check_no_conflict", "commit_replace", "delete_quietly"]
 
@@ -86,6 +87,8 @@ def commit_replace(
     snapshot_id = table.metadata.new_snapshot_id()
 
     def build(table: Table, head: Snapshot) -> SnapshotBuilder:
+        if table.metadata.format_version > NEWEST_FORMAT:
+            raise CommitConflictError(f"the table was upgraded to format version {table.metadata.format_version}")
         if head.snapshot_id != base.snapshot_id:
             check_no_conflict(table, base, head, replacement, reader)
         newest = base.sequence_number or 0
@@ -105,7 +108,9 @@ def check_no_conflict(
     """
     metadata = table.metadata
     if all(ancestor.snapshot_id != base.snapshot_id for ancestor in ancestors_of(head, metadata)):
-        raise CommitConflictError(f"snapshot {base.snapshot_id} is no ancestor of the head any more: rolled back")
+        raise CommitConflictError(
+            f"snapshot {base.snapshot_id} is no ancestor of the head any more: rolled back or expired"
+        )
     newest = base.sequence_number or 0
     removed = replacement.removed
     partitions = {partition_key(file) for file in removed.values()}
