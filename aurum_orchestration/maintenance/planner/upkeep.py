@@ -34,7 +34,7 @@ def manifests(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) 
         if metrics.get("data_files") is None:
             return None
         most = number(metrics, "data_files") + number(metrics, "delete_files")
-        known = f"at most {most:,.0f} manifests" if most <= threshold else "manifests not counted yet"
+        known = f"at most {count(most, 'manifest')}" if most <= threshold else "manifests not counted yet"
         return Assessment(False, f"{known}, acts at {threshold:,} that could be saved")
     excess = number(metrics, "excess_manifests")
     total = max(excess, number(metrics, "manifests"))

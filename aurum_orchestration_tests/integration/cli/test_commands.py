@@ -16,7 +16,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration_tests.command import Outcome, aurum
 from aurum_orchestration_tests.golden import assert_golden, stable_json, stable_text
-from aurum_orchestration_tests.lake import FLEET, SECOND, append_small_files, lake_catalog
+from aurum_orchestration_tests.lake import FIRST, FLEET, SECOND, append_small_files, lake_catalog
 
 JSON = ("--output", "json")
 TRADES = "lake.market.trades"
@@ -128,10 +128,10 @@ def test_named_operation_on_a_healthy_table_is_skipped_with_exit_0(home: Path) -
 
 
 def test_an_operation_that_is_not_available_is_skipped_with_the_reason(home: Path) -> None:
-    outcome = aurum("run", "--operation", "backup", "--table", TRADES, *JSON)
+    outcome = aurum("run", "--operation", "reindex", "--table", TRADES, *JSON)
     assert outcome.code == 0
     assert [one["status"] for one in outcome.json] == ["skipped"]
-    assert "backup" in outcome.json[0]["reason"]
+    assert "reindex" in outcome.json[0]["reason"]
 
 
 def test_nothing_to_do_is_exit_0(shared_home: Path) -> None:
@@ -290,3 +290,35 @@ def test_history_knows_a_table_that_is_gone(home: Path) -> None:
 def test_history_of_a_store_that_was_never_written_is_empty_and_creates_nothing(home: Path) -> None:
     assert aurum("history", *JSON).json == []
     assert not (home / "history.db").exists()
+
+
+def test_undo_takes_a_compaction_back_and_is_recorded(home: Path) -> None:
+    (done,) = aurum("run", "--operation", "compaction", "--table", TRADES, *JSON).json
+    planned = aurum("undo", done["operation_id"], "--dry-run")
+    assert (planned.code, "Let main point to snapshot" in planned.out) == (0, True)
+    assert len(aurum("history", *JSON).json) == 1
+    undone = aurum("undo", done["operation_id"], *JSON)
+    assert undone.code == 0
+    (report,) = undone.json
+    assert (report["operation"], report["status"], report["table"]) == ("undo", "completed", TRADES)
+    assert report["verification"]["rows_before"] == report["verification"]["rows_after"] == 3000
+    newest, first = aurum("history", *JSON).json
+    assert (newest["operation"], first["operation_id"]) == ("undo", done["operation_id"])
+    assert [one["operation"] for one in aurum("history", "--operation", "undo", *JSON).json] == ["undo"]
+    (status,) = aurum("status", "--table", TRADES, *JSON).json
+    assert status["metrics"]["data_files"] == 60
+
+
+def test_a_refused_undo_exits_1_and_says_what_came_after(home: Path) -> None:
+    (done,) = aurum("run", "--operation", "compaction", "--table", TRADES, *JSON).json
+    with closing(lake_catalog(home)) as catalog:
+        append_small_files(catalog.load_table("market.trades"), [FIRST], 1)
+    refused = aurum("undo", done["operation_id"])
+    assert refused.code == 1
+    assert "1 snapshot was committed by others since" in " ".join(refused.out.split())
+
+
+def test_an_unknown_operation_id_exits_2(home: Path) -> None:
+    outcome = aurum("undo", "0" * 32)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "history has no operation" in " ".join(outcome.err.split())

@@ -150,7 +150,7 @@ def test_what_was_rewritten_is_not_rewritten_again(lake: Lakeside) -> None:
     append(table, 6)
     rewritten(lake, table)
     again = lake.run("manifests")
-    assert (again.status, again.reason) == ("skipped", "nothing to do: 1 manifests, and no fewer at 8 MiB each")
+    assert (again.status, again.reason) == ("skipped", "nothing to do: 1 manifest, and no fewer at 8 MiB each")
     one = lake.run("manifests", everything=True)
     assert one.status == "skipped"
 

@@ -199,7 +199,7 @@ def test_a_commit_that_comes_in_between_makes_it_plan_again_and_refuse(
     monkeypatch.setattr(SqlCatalog, "commit_table", interfering)
     refused = lake.undo(done.operation_id)
     assert refused.status == "failed"
-    assert "1 snapshots were committed by others since" in refused.reason
+    assert "1 snapshot was committed by others since" in refused.reason
     assert contents(table.refresh())[repr({"id": 700, "region": "N", "note": "note 700"})] == 1
 
 

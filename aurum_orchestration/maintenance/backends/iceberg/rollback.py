@@ -13,7 +13,7 @@ What could go wrong, and what prevents it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ from aurum_orchestration.maintenance.interfaces import (
     Verification,
 )
 from aurum_orchestration.maintenance.operations.undo import UNDO
+from aurum_orchestration.maintenance.planner.words import count
 
 OPERATION_ID = "aurum.operation-id"
 """Key in a snapshot's summary that says which operation made it."""
@@ -76,7 +77,9 @@ def plan_rollback(table: Table, result: MaintenanceResult) -> MaintenancePlan:
         raise UndoRefusedError(f"snapshot {target_id}, at which main stood before, has expired")
     lost = _lost(metadata, head, target)
     _refuse_others(lost, head, set(data["snapshots"]))
-    reason = f"main goes back from snapshot {head.snapshot_id} to {target_id}, taking {len(lost):,} snapshots off it"
+    reason = (
+        f"main goes back from snapshot {head.snapshot_id} to {target_id}, leaving {count(len(lost), 'snapshot')} behind"
+    )
     return _plan(table, result, target, lost, reason)
 
 
@@ -110,11 +113,15 @@ def _refuse_others(lost: list[Snapshot], head: Snapshot, own: set[int]) -> None:
         told = "; ".join(_told(snapshot) for snapshot in others[:_NAMED])
         more = f"; and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
         raise UndoRefusedError(
-            f"{len(others):,} snapshots were committed by others since and would be lost: {told}{more}",
+            f"{_count(others)} committed by others since and would be lost: {told}{more}",
             hint="Roll back by hand if they may go; `aurum history` has what maintenance committed.",
         )
     if head.snapshot_id not in own:
         raise UndoRefusedError(f"main was moved to snapshot {head.snapshot_id} since, which is none of the operation's")
+
+
+def _count(snapshots: Sequence[Snapshot]) -> str:
+    return "1 snapshot was" if len(snapshots) == 1 else f"{len(snapshots):,} snapshots were"
 
 
 def _told(snapshot: Snapshot) -> str:

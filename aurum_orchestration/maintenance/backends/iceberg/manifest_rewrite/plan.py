@@ -20,6 +20,7 @@ from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes imp
 )
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.manifests import ManifestsParameters
+from aurum_orchestration.maintenance.planner.words import count
 
 MIB = 1024 * 1024
 
@@ -158,7 +159,7 @@ def _reason(listed: Sequence[ManifestFile], groups: Sequence[list[ManifestFile]]
     if not groups:
         if not listed:
             return "nothing to do: the table has no manifest"
-        return f"nothing to do: {len(listed):,} manifests, and no fewer at {target / MIB:g} MiB each"
+        return f"nothing to do: {count(len(listed), 'manifest')}, and no fewer at {target / MIB:g} MiB each"
     files = sum(len(group) for group in groups)
     out = sum(_files_out(group, target) for group in groups)
     return f"{files:,} of {len(listed):,} manifests become {out:,}"
