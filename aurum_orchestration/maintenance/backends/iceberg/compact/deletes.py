@@ -117,19 +117,20 @@ class DeleteIndex:
 
         The count is 0 for one that cannot be read and is in its partition.
         """
-        key = partition_key(data.data_file)
-        for item in self._unread.pop(key, ()):
+        key = partition_key(data.data_file) if self._unread or self._by_scope else None
+        for item in self._unread.pop(key, ()) if key is not None else ():
             for path, count in self._names.of(item.data_file).items():
                 self._by_path[path].append((item, count))
-        found = [
-            *self._by_path.get(data.data_file.file_path, ()),
-            *((item, 0) for item in self._by_scope.get(key, ())),
-        ]
+        found = list(self._by_path.get(data.data_file.file_path, ()))
+        if key is not None:
+            found += [(item, 0) for item in self._by_scope.get(key, ())]
         return [(item, count) for item, count in found if sequence_of(item) >= sequence_of(data)]
 
     def equality_of(self, data: ManifestEntry) -> list[ManifestEntry]:
         """Equality delete files that apply to a data file."""
         found: list[ManifestEntry] = []
+        if not self._equality:
+            return found
         for key in (partition_key(data.data_file), None):
             listed = self._equality.get(key, [])
             found += listed[bisect_right(listed, sequence_of(data), key=sequence_of) :]
@@ -144,11 +145,13 @@ def droppable(
     deletes: Iterable[ManifestEntry], remaining: Iterable[ManifestEntry], specs: Specs, names: NamedPaths
 ) -> list[ManifestEntry]:
     """The delete files that touch none of the data files that remain."""
+    deletes = list(deletes)
+    by_scope = any(is_equality(item) or not is_readable(item) for item in deletes)
     paths: set[str] = set()
     oldest: dict[Key | None, int] = {}
     for item in remaining:
         paths.add(item.data_file.file_path)
-        for key in (partition_key(item.data_file), None):
+        for key in () if not by_scope else (partition_key(item.data_file), None):
             oldest[key] = min(oldest.get(key, sequence_of(item)), sequence_of(item))
     none = np.iinfo(np.int64).max
 

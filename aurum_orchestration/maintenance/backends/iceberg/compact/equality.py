@@ -32,6 +32,8 @@ KEYS_AT_ONCE = 1_000_000
 KEY_BYTES_AT_ONCE = 64 * 1024 * 1024
 """Deleted keys held at a time."""
 
+_SPARE_BITS, _MOST_BITS = 4, 24
+
 
 @dataclass(frozen=True, slots=True)
 class KeyColumn:
@@ -120,6 +122,10 @@ class DeletedKeys:
         runs = np.diff(np.flatnonzero(np.concatenate(([True], self._hashes[1:] != self._hashes[:-1], [True]))))
         self._longest = int(runs.max(initial=1))
         self.newest = int(self._numbers.max(initial=0))
+        # most rows have no deleted key: the leading bits of their hashes tell, without a search
+        self._shift = np.uint64(64 - min(max(len(kept).bit_length() + _SPARE_BITS, 1), _MOST_BITS))
+        self._leading = np.zeros(1 << (64 - int(self._shift)), np.bool_)
+        self._leading[self._hashes >> self._shift] = True
 
     def match(self, rows: pa.Table, number: int) -> npt.NDArray[np.bool_]:
         """True for each row whose key was deleted after the sequence number ``number``."""
@@ -127,11 +133,14 @@ class DeletedKeys:
         if not len(self._hashes):
             return matched
         hashes = row_hashes(rows)
+        likely = np.flatnonzero(self._leading[hashes >> self._shift])
+        hashes = hashes[likely]
         first = np.searchsorted(self._hashes, hashes)
         for step in range(self._longest):  # more than one only where different keys have the same hash
             at = np.minimum(first + step, len(self._hashes) - 1)
-            candidates = np.flatnonzero((self._hashes[at] == hashes) & (self._numbers[at] > number))
-            matched[candidates[_equal(rows, candidates, self._keys, at[candidates])]] = True
+            found = np.flatnonzero((self._hashes[at] == hashes) & (self._numbers[at] > number))
+            candidates = likely[found]
+            matched[candidates[_equal(rows, candidates, self._keys, at[found])]] = True
         return matched
 
 

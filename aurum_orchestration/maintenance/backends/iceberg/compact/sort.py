@@ -76,8 +76,8 @@ class SortedRewrite(FoldingRewrite):
         if not rows:
             return
         if self._with_checksum:
-            for part in same_types(held):
-                self.before += checksum(part, self._schema)
+            # summed within one expression: a name left over would hold the rows twice later on
+            self.before = sum((checksum(part, self._schema) for part in same_types(held)), self.before)
         else:
             self.before += RowChecksum(rows, 0)
         parts = [[piece.column(index) for piece in held] for index in range(len(self._schema))]
