@@ -34,6 +34,7 @@ from benchmarks.figures import figure, show
 from benchmarks.tables import build_curves, catalog_at
 
 ROUNDS = 3
+ROWS_A_FILE = 5_000
 THREADS = 2
 STRINGS = ["curve_id", "region", "product", "source", "currency"]
 NUMBERS_WITH_DICTIONARY = ["day", "version", "volume", "quality"]
@@ -186,12 +187,15 @@ def in_new_process(*arguments: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Build the tables and measure, each part in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["ratios", "memory"])
+    parser.add_argument("--part", choices=["build", "ratios", "memory"])
     parser.add_argument("--home", type=Path)
     parser.add_argument("--name", default="10m")
     parser.add_argument("--rows", type=int, default=10_000_000)
     arguments = parser.parse_args()
-    if arguments.part == "ratios":
+    if arguments.part == "build":
+        build_curves(arguments.home, arguments.rows, arguments.rows // ROWS_A_FILE)
+        show([])
+    elif arguments.part == "ratios":
         show(ratios(arguments.home))
     elif arguments.part == "memory":
         show(peak_memory(arguments.home, arguments.name))
@@ -200,7 +204,8 @@ def main() -> None:
             figures = []
             for name, factor in (("10m", 1), ("40m", 4)):
                 home = Path(scratch) / name
-                build_curves(home, arguments.rows * factor, 2_000 * factor)
+                # in a process of its own too: a child's peak memory starts from its parent's
+                in_new_process("--part", "build", "--home", str(home), "--rows", str(arguments.rows * factor))
                 if factor == 1:
                     figures += in_new_process("--part", "ratios", "--home", str(home))
                 figures += in_new_process("--part", "memory", "--home", str(home), "--name", name)
