@@ -292,6 +292,19 @@ def files_under(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
+def left_behind(table: Table) -> set[str]:
+    """Files under the table's location that no snapshot and no entry of the metadata log leads to."""
+    table = table.catalog.load_table(table.name())
+    metadata = table.metadata
+    known = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    for snapshot in metadata.snapshots:
+        known.add(snapshot.manifest_list)
+        for manifest in snapshot.manifests(table.io):
+            known.add(manifest.manifest_path)
+            known |= {item.data_file.file_path for item in manifest.fetch_manifest_entry(table.io)}
+    return {f"{table.location()}/{name}" for name in stored_files(table)} - known
+
+
 def snapshots_since(table: Table, before: Sequence[Snapshot]) -> list[Snapshot]:
     """Snapshots that ``before`` does not have, oldest first."""
     known = {snapshot.snapshot_id for snapshot in before}
