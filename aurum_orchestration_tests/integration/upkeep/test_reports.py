@@ -284,3 +284,17 @@ def test_the_reason_names_the_largest_part(lake: Lakeside) -> None:
     assert done.reason.startswith("1")
     assert done.reason.endswith("most of it from orphan files (1 MiB), by vacuum")
     assert done.metrics["reclaimable_bytes"] >= 2**20
+
+
+def test_where_orphans_cannot_be_told_the_rest_is_reported(lake: Lakeside) -> None:
+    table = lake.table()
+    append(table, 2)
+    other = lake.table("ns.other")
+    metadata = Path(other.metadata_location.removeprefix("file://"))
+    guest = Path(table.location().removeprefix("file://")) / "data" / metadata.name
+    guest.write_bytes(metadata.read_bytes())
+    os.utime(guest, (0, 0))
+    done = lake.run("bloat")
+    assert done.status == "completed"
+    assert "orphan files" not in parts(done)
+    assert any(warning.startswith("orphan files cannot be told") for warning in done.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyiceberg.table import Table
 
+from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.bloat.parts import (
     Part,
@@ -29,11 +30,14 @@ def plan(table: Table, table_id: TableId, parameters: BloatParameters) -> Mainte
     parts: list[Part] = [small_files(live, parameters), deleted_rows(live), old_snapshots(table)]
     missing: list[str] = []
     if parameters.orphans:
-        found = orphans(table, parameters.orphans_older_than_days)
-        parts += [found] if found else []
-        if found is None:
-            missing.append(
-                "orphan files were not looked for: the table is not on a local disk (a dry run of vacuum does)"
+        try:
+            found = orphans(table, parameters.orphans_older_than_days)
+        except UnsupportedError as error:
+            missing.append(f"orphan files cannot be told: {error.detail}")
+        else:
+            parts += [found] if found else []
+            missing += (
+                [] if found else ["orphan files were not looked for off the local disk: a dry run of vacuum does"]
             )
     versions = old_metadata(table)
     parts += [versions] if versions else []

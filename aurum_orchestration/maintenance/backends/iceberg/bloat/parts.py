@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,19 +14,14 @@ from pyiceberg.table import Table
 from aurum_orchestration.maintenance.backends.iceberg.entries import partition_key
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, local_path
 from aurum_orchestration.maintenance.backends.iceberg.live import LiveEntries
-from aurum_orchestration.maintenance.backends.iceberg.reachability import (
-    References,
-    metadata_files,
-    normalised,
-    table_locations,
-)
+from aurum_orchestration.maintenance.backends.iceberg.reachability import References, table_locations
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import held_only_by
+from aurum_orchestration.maintenance.backends.iceberg.vacuum.orphans import find_orphans
 from aurum_orchestration.maintenance.operations.bloat import BloatParameters
 from aurum_orchestration.maintenance.planner.binpack import pack
 from aurum_orchestration.maintenance.planner.triggers import OVERHEAD_BYTES
 
 MIB = 1024 * 1024
-_NEVER_ORPHANS = ("version-hint.text",)
 
 
 @dataclass(frozen=True)
@@ -90,36 +85,15 @@ def old_metadata(table: Table) -> Part | None:
 
 
 def orphans(table: Table, older_than_days: float) -> Part | None:
-    """Old files in the table's folders that nothing refers to; None where they are not on a local disk."""
-    metadata, files = table.metadata, Files(table.io.properties, table.io)
-    folders = [local_path(location) for location in table_locations(metadata)]
-    local = [folder for folder in folders if folder is not None]
-    if not files.plain or len(local) < len(folders):
+    """Old files in the table's folders that nothing refers to, as vacuum finds them; None off the local disk.
+
+    Raises UnsupportedError when it cannot be told whose files these are.
+    """
+    locations = [local_path(location) for location in table_locations(table.metadata)]
+    if None in locations or not Files(table.io.properties, table.io).plain:
         return None
-    references = References(files)
-    manifests, _ = references.manifests(metadata.snapshots)
-    paths = [path.decode() for path in manifests]
-    kept = {normalised(path) for path in (*metadata_files(metadata, table.metadata_location), *paths)}
-    kept.update(normalised(path) for path, _ in references.content_files(paths))
-    before = time.time() - older_than_days * 24 * 60 * 60
-    found = [size for path, size in _listed(local, before) if normalised(path) not in kept]
-    return Part("orphan files", len(found), sum(found), True, "vacuum")
-
-
-def _listed(folders: Sequence[str], before: float) -> Iterator[tuple[str, int]]:
-    """Files last changed before a moment, with their sizes. Checksums go with the file they are about."""
-    seen: set[str] = set()
-    for folder in folders:
-        for root, _, names in os.walk(folder):
-            for name in names:
-                path = f"{root}/{name}"
-                about = f"{root}/{name[1:-4]}" if name.startswith(".") and name.endswith(".crc") else None
-                if path in seen or name in _NEVER_ORPHANS or (about and os.path.exists(about)):  # noqa: PTH110
-                    continue
-                seen.add(path)
-                status = os.stat(path)  # noqa: PTH116
-                if status.st_mtime < before:
-                    yield path, status.st_size
+    found = find_orphans(table, time.time() - older_than_days * 24 * 60 * 60).orphans
+    return Part("orphan files", len(found), sum(file.size for file in found), True, "vacuum")
 
 
 def _size(files: Sequence[DataFile]) -> int:
