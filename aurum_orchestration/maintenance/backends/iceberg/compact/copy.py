@@ -36,7 +36,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.healthy import (
     healthy_groups,
     may_have_healthy,
 )
-from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet
+from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet, reading
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions
 from aurum_orchestration.maintenance.checksum import RowChecksum, checksum
@@ -115,7 +115,7 @@ class CopyingRewrite(Rewrite):
         after = RowChecksum()
         for written in self._assembler.files:
             after += self._digests(written, run)
-            with open_parquet(self._io, written.location, written.dictionaries) as file:
+            with reading(written.location), open_parquet(self._io, written.location, written.dictionaries) as file:
                 for number in range(file.metadata.num_row_groups):
                     run.check()
                     if number in written.encoded:

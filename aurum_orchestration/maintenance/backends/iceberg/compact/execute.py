@@ -16,7 +16,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestEn
 from pyiceberg.partitioning import PartitionKey
 from pyiceberg.table import Table
 
-from aurum_orchestration.errors import StateDriftedError
+from aurum_orchestration.errors import CorruptTableError, StateDriftedError, VerificationError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
@@ -155,7 +155,10 @@ class CompactionUnit(Unit):
         """Read the replacement back; None when the parameters say not to."""
         if not self._execution.parameters.verify:
             return None
-        before, after = self._rewrite.before, self._rewrite.read_back(run)
+        try:
+            before, after = self._rewrite.before, self._rewrite.read_back(run)
+        except CorruptTableError as error:
+            raise VerificationError(f"what was written cannot be read back: {error.detail}") from error
         recorded = sum(file.record_count for file in self._removed.values())
         return Verification(
             method=self._rewrite.method,

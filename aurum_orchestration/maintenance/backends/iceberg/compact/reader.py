@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 
-from aurum_orchestration.errors import AurumError, BackendUnavailableError, CorruptTableError
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id, select_columns
 
 _BATCH_ROWS = 131_072
@@ -43,15 +43,13 @@ class GroupReader:
         with self._open(location) as file:
             chosen = list(range(file.metadata.num_row_groups)) if groups is None else list(groups)
             size, count = _decoded_bytes(file.metadata, chosen)
-            try:
+            with reading(location):
                 if size <= piece_bytes:
                     yield self._select(file.read_row_groups(chosen, use_threads=False))
                 else:
                     rows = min(_BATCH_ROWS, max(1, count * piece_bytes // (4 * size)))
                     for batch in file.iter_batches(batch_size=rows, row_groups=chosen, use_threads=False):
                         yield self._select(pa.Table.from_batches([batch]))
-            except (pa.ArrowInvalid, OSError) as error:
-                raise _failure(location, error) from error
 
     def _open(self, location: str) -> pq.ParquetFile:
         if self._encoded is not None:
@@ -86,24 +84,29 @@ def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.P
     Raises CorruptTableError when it is missing or no Parquet file, BackendUnavailableError when the
     storage does not answer.
     """
-    try:
+    with reading(location):
         return pq.ParquetFile(
             io.new_input(location).open(),
             read_dictionary=list(dictionaries),
             pre_buffer=False,
             coerce_int96_timestamp_unit="us",
         )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _failure(location, error) from error
 
 
-def _failure(location: str, error: Exception) -> AurumError:
-    """PyArrow raises OSError for broken pages too, but with an error number only when the storage failed."""
-    if isinstance(error, FileNotFoundError):
-        return CorruptTableError(f"data file {location} is missing")
-    if isinstance(error, OSError) and error.errno is not None:
-        return BackendUnavailableError(f"data file {location}: {error}")
-    return CorruptTableError(f"data file {location} cannot be read: {error}")
+@contextlib.contextmanager
+def reading(location: str) -> Iterator[None]:
+    """Turns what reading a data file raises into CorruptTableError or BackendUnavailableError.
+
+    PyArrow raises OSError for broken pages too, but with an error number only when the storage failed.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CorruptTableError(f"data file {location} is missing") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise BackendUnavailableError(f"data file {location}: {error}") from error
+        raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
 
 
 def _encoded_strings(metadata: pq.FileMetaData) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyiceberg.io import FileIO
 
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import conform
-from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet
+from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet, reading
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import RollingWriter, WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.checksum import RowChecksum, checksum
 from aurum_orchestration.maintenance.interfaces import RunContext
@@ -114,7 +114,7 @@ class Rewrite:
         """Rows and checksum of the replacement, read from storage with a reader opened anew."""
         after = RowChecksum()
         for written in self.files:
-            with open_parquet(self._io, written.location, written.dictionaries) as file:
+            with reading(written.location), open_parquet(self._io, written.location, written.dictionaries) as file:
                 for group in range(file.metadata.num_row_groups):
                     run.check()
                     after += checksum(file.read_row_group(group, use_threads=False), self._schema)
