@@ -131,7 +131,7 @@ class MissingExtraError(PermanentError, ImportError):
 
 
 class UnsupportedError(PermanentError):
-    """This backend, version or kind of table cannot do that. Becomes ``skipped`` with the reason."""
+    """A backend, version or kind of table cannot do what was asked. Becomes ``skipped`` with the reason."""
 
     type, title, status = "unsupported", "Not supported here", 501
 

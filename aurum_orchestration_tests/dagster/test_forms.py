@@ -96,7 +96,7 @@ def test_what_is_given_arrives_as_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min_input_files": 1}, {"strategy": "zorder"}, {"target_file_size": 3}, {"verify": "perhaps"}]
+    "wrong", [{"min_input_files": 1}, {"strategy": "shuffle"}, {"target_file_size": 3}, {"verify": "perhaps"}]
 )
 def test_what_is_wrong_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((dg.DagsterInvalidConfigError, ValueError)):

@@ -68,7 +68,7 @@ class BaseMaintenanceBackend(ABC):
     @contextlib.asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """One at a time, also between event loops: a backend may be shared by threads that each run one."""
-        while not self._connecting.acquire(blocking=False):
+        while not self._connecting.acquire(blocking=False):  # noqa: ASYNC110 - an asyncio.Event belongs to one loop
             await asyncio.sleep(0.01)
         try:
             yield

@@ -51,10 +51,10 @@ NUMBERS = fields(id=LongType(), region=StringType())
 
 @pytest.fixture
 def table(catalog: SqlCatalog) -> Table:
-    """Five files in each of two partitions."""
+    """Three files in each of two partitions."""
     made = make_table(catalog, NUMBERS, spec=spec_of((2, IdentityTransform(), "region")))
-    append_numbers(made, files=5, region="N")
-    append_numbers(made, files=5, region="S")
+    append_numbers(made, files=3, region="N")
+    append_numbers(made, files=3, region="S")
     return made
 
 
@@ -110,7 +110,7 @@ _TAMPERED: dict[str, Callable[[Path], object]] = {
 def test_a_staged_file_that_differs_is_never_committed(table: Table, change: Callable[[Path], object]) -> None:
     before, snapshot, rows = stored_files(table), table.metadata.current_snapshot_id, by_duckdb(table)
     tally = Tally()
-    with pytest.raises(VerificationError, match=r"step 1: 50 rows before, .* after, checksums"):
+    with pytest.raises(VerificationError, match=r"step 1: 30 rows before, .* after, checksums"):
         carry_out(Tampering(open_plan(plan_of(table), table).units(), change), tally)
     assert stored_files(table) == before
     table.refresh()
@@ -154,7 +154,7 @@ def test_without_verification_nothing_is_read_back_and_rows_are_kept(table: Tabl
 
 def test_what_was_verified_is_told(table: Table) -> None:
     checks = compact(table).tally.verifications
-    assert [(check.rows_before, check.rows_after, check.ok) for check in checks] == [(50, 50, True)] * 2
+    assert [(check.rows_before, check.rows_after, check.ok) for check in checks] == [(30, 30, True)] * 2
     assert checks[0].method == "row-count+multiset-checksum"
 
 
@@ -175,7 +175,7 @@ def test_a_broken_input_is_named_and_the_other_groups_stay(
     table: Table, change: Callable[[Path], object], copy: bool
 ) -> None:
     north, south = ([path for path in data_paths(table) if region in _regions(path)] for region in "NS")
-    broken = south[2]
+    broken = south[1]
     change(Path(broken))
     tally = Tally()
     with pytest.raises(CorruptTableError, match=Path(broken).name):
@@ -183,7 +183,7 @@ def test_a_broken_input_is_named_and_the_other_groups_stay(
     table.refresh()
     now = set(data_paths(table))
     assert set(south) < now
-    assert len(now) == (6 if tally.steps else 10)  # the other group was committed as a whole, or not begun
+    assert len(now) == (4 if tally.steps else 6)  # the other group was committed as a whole, or not begun
     assert now.isdisjoint(north) == bool(tally.steps)
     assert left_behind(table) == set()
 
@@ -197,7 +197,7 @@ def test_a_file_with_fewer_rows_than_the_manifest_says(table: Table) -> None:
     path = Path(data_paths(table)[0])
     rewritten(path, lambda rows: rows.slice(1))
     before = stored_files(table)
-    with pytest.raises(VerificationError, match="50 rows before, 49 after"):
+    with pytest.raises(VerificationError, match="30 rows before, 29 after"):
         carry_out(open_plan(plan_of(table, partition_filter="region = 'S'"), table))
     assert stored_files(table) == before
 
@@ -318,11 +318,11 @@ def test_the_plain_function_leaves_nothing_either(
 ) -> None:
     backend = IcebergMaintenanceBackend({"catalog": {**catalog.properties, "type": "sql"}}, name="lake")
     rows = by_scan(table)
-    told = rewrite_data_files("lake.ns.t", backend=backend, dry_run=True)
-    assert (told["rewritten_files"], told["added_files"], told["dry_run"]) == (10, 2, True)
-    assert len(data_paths(table)) == 10
-    done = rewrite_data_files("lake.ns.t", backend=backend)
-    assert (done["rewritten_files"], done["added_files"], done["rows_rewritten"]) == (10, 2, 100)
+    told = rewrite_data_files("lake.ns.t", backend=backend, dry_run=True, min_input_files=2)
+    assert (told["rewritten_files"], told["added_files"], told["dry_run"]) == (6, 2, True)
+    assert len(data_paths(table)) == 6
+    done = rewrite_data_files("lake.ns.t", backend=backend, min_input_files=2)
+    assert (done["rewritten_files"], done["added_files"], done["rows_rewritten"]) == (6, 2, 60)
     table.refresh()
     assert by_scan(table) == rows
     append_numbers(table, files=5, region="N")

@@ -205,12 +205,12 @@ _SPECS: dict[str, tuple[Schema, PartitionSpec, dict[str, Any], Record]] = {
 }
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize(
-    ("schema", "spec", "row", "partition"), [pytest.param(*case, id=name) for name, case in _SPECS.items()]
+    ("version", "schema", "spec", "row", "partition"),
+    [pytest.param(str(1 + number % 2), *case, id=name) for number, (name, case) in enumerate(_SPECS.items())],
 )
 def test_odd_specs(
-    catalog: SqlCatalog, schema: Schema, spec: PartitionSpec, row: dict[str, Any], partition: Record, version: str
+    catalog: SqlCatalog, version: str, schema: Schema, spec: PartitionSpec, row: dict[str, Any], partition: Record
 ) -> None:
     table = make_table(catalog, schema, {"format-version": version}, spec=spec)
     append_stored(table, [typed(table, [row])] * 3, partition)

@@ -131,7 +131,7 @@ def test_every_mistake_is_told_at_once_with_line_key_and_the_right_word(load: Lo
         "fleet.yaml:17 (policy.compaction.max_concurrent_groups): must be greater than or equal to 1 (it is 0).",
         "fleet.yaml:19 (tables[0].match): no backend is named 'laek'. Did you mean 'lake'?",
         "fleet.yaml:20 (tables[0].owners): 'ops' is neither an email address nor \"team:\" and a name.",
-        "fleet.yaml:22 (tables[1].policy.compaction.strategy): must be 'binpack' (it is 'binpak'). "
+        "fleet.yaml:22 (tables[1].policy.compaction.strategy): must be 'binpack', 'sort' or 'zorder' (it is 'binpak'). "
         "Did you mean 'binpack'?",
         "fleet.yaml:22 (tables[1].policy.retention): must be a mapping (key: value).",
         "fleet.yaml:23 (tables[2].match): is missing.",

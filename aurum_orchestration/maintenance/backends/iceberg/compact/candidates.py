@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from pyiceberg.manifest import ManifestEntry
 
@@ -16,15 +15,6 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import Del
 from aurum_orchestration.maintenance.backends.iceberg.entries import partition_key
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
 from aurum_orchestration.maintenance.planner.binpack import Bin, files_out, pack
-
-
-@dataclass(frozen=True)
-class Group:
-    """Files to be rewritten together, with the delete files that apply to them."""
-
-    bin: Bin
-    members: list[ManifestEntry]
-    deletes: list[ManifestEntry]
 
 
 class Weight:
