@@ -31,7 +31,10 @@ from pyiceberg.types import (
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.compact import equality
+from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.equality import DeletedKeys
+from aurum_orchestration.maintenance.backends.iceberg.compact.state import read_state
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
 from aurum_orchestration_tests.iceberg_deletes import add_equality_deletes, add_position_deletes, live_data_files
 from aurum_orchestration_tests.integration.iceberg.merged import delete_paths, entries, live_rows, upsert
 from aurum_orchestration_tests.integration.iceberg.support import (
@@ -108,8 +111,14 @@ def test_rows_written_with_or_after_a_delete_stay(catalog: SqlCatalog) -> None:
     table = keyed(catalog)
     upsert(table, [{"id": 10, "name": "a", "region": "N"}], ["name"])
     append(table, {"id": [11], "name": ["a"], "region": ["N"]})
+    (first,) = delete_paths(table)
     upsert(table, [{"id": 12, "name": "b", "region": "N"}], ["name"])
     expected = live_rows(table)
+    # the files written with or after the first delete do not have it among theirs
+    state = read_state(table, EntryReader(table.io))
+    index = DeleteIndex(state.deletes, table.metadata.specs(), NamedPaths(table.io))
+    newer = [delete for item in state.data if (item.sequence_number or 0) > 1 for delete in index.of(item)]
+    assert first not in {item.data_file.file_path for item in newer}
     compact(table)
     assert left(table) == [2, 3, 5, 10, 11, 12]
     assert live_rows(table) == expected

@@ -86,6 +86,7 @@ class SortedRewrite(FoldingRewrite):
         for index, field in enumerate(self._schema):
             columns.append(_one(assemble(parts[index], field)))
             parts[index].clear()
+        pa.default_memory_pool().release_unused()
         order = self._ordering.permutation(columns)
         memory = sum(column.nbytes for column in columns) / rows
         most = max(1, RowGroup().room(self._options, memory, stored / rows))
