@@ -9,7 +9,7 @@ from typing import Any
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
-from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
@@ -38,9 +38,15 @@ _RISK = (
 def plan_retention(table: Table, table_id: TableId, parameters: RetentionParameters) -> MaintenancePlan:
     """The plan for a table as it is now.
 
-    Raises UnsupportedError with the reason when its files are not its own, CorruptTableError when what its
-    snapshots refer to cannot be read.
+    Raises UnsupportedError with the reason when its files are not its own or rows are to be deleted by time,
+    CorruptTableError when what its snapshots refer to cannot be read.
     """
+    if parameters.time_column is not None:
+        raise UnsupportedError(
+            f"deleting rows by time ({parameters.time_column}) is not there yet; without time_column snapshots expire",
+            table=str(table_id),
+            operation=OperationType.RETENTION,
+        )
     metadata = table.metadata
     refuse_foreign_files(metadata, OperationType.RETENTION)
     steps: list[PlanStep] = []
