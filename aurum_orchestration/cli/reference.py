@@ -16,7 +16,7 @@ from typer.cli import get_docs_for_click
 
 from aurum_orchestration import errors
 from aurum_orchestration.cli.main import app
-from aurum_orchestration.fleet.policy import builtin_policy_models
+from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.operations.floors import Floor
@@ -61,7 +61,6 @@ def _commands() -> str:
 
 
 def _operations() -> str:
-    policies = builtin_policy_models()
     built_in = {
         name: operation
         for name, operation in MaintenanceFactory.operations().items()
@@ -75,12 +74,12 @@ def _operations() -> str:
     ]
     for name, operation in built_in.items():
         parts += _operation(name, operation)
-    for name in sorted(policies.keys() - built_in.keys()):
-        parts += [
-            f"## {name}",
-            "This version has no such operation yet. `fleet.yaml` takes its policy; nothing acts on it.",
-            _fields(policies[name], set(policies[name].model_fields)),
-        ]
+    parts += [
+        f"## {CALENDAR}",
+        "No operation: when the planner may start any of them on a table, in the fleet's `time_zone`. "
+        "What a person asks for by name starts at any time.",
+        _fields(CalendarPolicy, set(CalendarPolicy.model_fields)),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, WrapValidator, field_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
@@ -18,6 +20,18 @@ PolicySections = dict[str, dict[str, Any]]
 BUILTIN_BACKEND_TYPES = ("iceberg", "postgres", "timescale", "clickhouse", "sqlite")
 
 _OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+class NightBudget(BaseModel):
+    """What the planner may spend on a backend in one night, from noon to noon in the fleet's time zone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: int | None = Field(default=None, ge=0, description="Tables worked on. Left out: no cap.")
+    gib: float | None = Field(default=None, ge=0, description="GiB read and written. Left out: no cap.")
+    minutes: float | None = Field(
+        default=None, ge=0, description="Minutes of work, added up over all tables. Left out: no cap."
+    )
 
 
 class BackendConfig(BaseModel):
@@ -34,6 +48,9 @@ class BackendConfig(BaseModel):
     max_parallel: int = Field(
         default=2, ge=1, le=64, description="Operations at the same time on this backend, in one process."
     )
+    budget: NightBudget = Field(
+        default_factory=NightBudget, description="What the planner may spend on this backend in one night."
+    )
 
     @field_validator("discover")
     @classmethod
@@ -43,7 +60,7 @@ class BackendConfig(BaseModel):
     @property
     def connection(self) -> dict[str, Any]:
         """What the backend itself is made from: the engine's own keys. Holds secrets."""
-        return self.model_dump(exclude={"type", "discover", "policy", "max_parallel"}, exclude_none=True)
+        return self.model_dump(exclude={"type", "discover", "policy", "max_parallel", "budget"}, exclude_none=True)
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Fields as printed: without secrets, which the environment put into connection keys."""
@@ -133,6 +150,9 @@ class FleetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = Field(description="Version of this format.")
+    time_zone: str = Field(
+        default="UTC", description="Zone of the schedules, the windows and the nights: `Europe/Berlin`."
+    )
     backends: dict[str, SerializeAsAny[Annotated[BackendConfig, WrapValidator(_by_type)]]] = Field(
         min_length=1, description="Backends by name. The name is the first part of every table id."
     )
@@ -140,6 +160,17 @@ class FleetConfig(BaseModel):
     tables: list[TableRule] = Field(
         default_factory=list, description="Rules for some tables. Later ones win, and one table's id wins over globs."
     )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError):
+            close = difflib.get_close_matches(value, available_timezones(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{value!r} is no time zone of the tz database{hint}") from None
+        return value
 
     @field_validator("backends")
     @classmethod

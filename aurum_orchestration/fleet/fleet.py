@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
@@ -58,6 +59,11 @@ class Fleet:
     def backends(self) -> Mapping[str, BackendConfig]:
         """The backends by name."""
         return self.config.backends
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone that schedules, windows and nights are meant in."""
+        return ZoneInfo(self.config.time_zone)
 
     def policy(self, table: TableId, operation: str) -> BaseModel:
         """Effective policy of an operation on a table; a :data:`~..maintenance.interfaces.PolicyLookup`.

@@ -18,6 +18,7 @@ from aurum_orchestration.fleet.config import FleetConfig, PolicySections
 from aurum_orchestration.fleet.problems import Key, Problem, from_validation
 from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import TableId, literal_prefix
+from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.operations.backup import BackupPolicy
 from aurum_orchestration.maintenance.operations.bloat import BloatPolicy
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
@@ -39,8 +40,9 @@ class PolicyValue(NamedTuple):
 
 
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
-    """The policy model of every operation that this package defines."""
+    """The policy model of every operation that this package defines, and of the calendar."""
     return {
+        CALENDAR: CalendarPolicy,
         "backup": BackupPolicy,
         "bloat": BloatPolicy,
         "compaction": CompactionPolicy,
