@@ -57,5 +57,5 @@ _VOLATILE = (
 )
 _VOLATILE_KEYS = {
     *("operation_id", "plan_id", "started_at", "finished_at", "seconds", "instance"),
-    *("seconds_since_commit", "metadata_bytes", "manifest_bytes"),
+    *("seconds_since_commit", "oldest_snapshot_seconds", "metadata_bytes", "manifest_bytes"),
 }

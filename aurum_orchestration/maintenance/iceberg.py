@@ -47,7 +47,7 @@ def expire_snapshots(
     """Expire a table's old snapshots and delete the files that only they held.
 
     ``parameters`` are those of the retention operation, e.g. ``retention_days=30, retain_last=10``.
-    Returns ``snapshots_expired``, ``refs_expired``, ``files_deleted``, ``bytes_deleted``, ``rows_deleted``,
+    Returns ``snapshots_expired``, ``refs_removed``, ``files_deleted``, ``bytes_deleted``, ``rows_deleted``,
     ``warnings`` and ``dry_run``; with ``dry_run`` what would go. Raises an AurumError when it fails.
     """
     from aurum_orchestration.maintenance.operations.retention import RetentionOperation
@@ -55,7 +55,7 @@ def expire_snapshots(
     done = _carry_out(RetentionOperation(), table, backend, parameters, dry_run=dry_run)
     metrics = {
         "snapshots_expired": done.planned("snapshots"),
-        "refs_expired": done.planned("refs"),
+        "refs_removed": done.planned("refs"),
         "files_deleted": done.planned("files"),
         "bytes_deleted": done.planned("bytes"),
         "rows_deleted": done.planned("rows"),

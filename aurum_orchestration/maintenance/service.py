@@ -281,9 +281,8 @@ class MaintenanceService:
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
-        considered = named or list(TRIGGERS)
-        policy = overriding(self.fleet.policy, self._operations(considered), given, named=bool(named))
-        examined = await self._examine(tables, considered, policy, remember=not dry_run)
+        policy = overriding(self.fleet.policy, self._operations(named or list(TRIGGERS)), given, named=bool(named))
+        examined = await self._examine(tables, named or None, policy, remember=not dry_run)
 
         def request(decision: Decision) -> MaintenanceConfig:
             return MaintenanceConfig(
@@ -327,9 +326,23 @@ class MaintenanceService:
 
         def judge() -> list[Examined]:
             now = datetime.now(UTC)
-            return [(one, debt_score(one), decide(one, policy, facts, now, operations)) for one in measured]
+            considered = {
+                name: operations or self._planned_on(name) for name in {one.table.backend for one in measured}
+            }
+            return [
+                (one, debt_score(one), decide(one, policy, facts, now, considered[one.table.backend]))
+                for one in measured
+            ]
 
         return await in_thread(judge)
+
+    def _planned_on(self, backend: str) -> list[str] | None:
+        """The operations that the planner may start on a backend; None for all, where none is known."""
+        try:
+            supported = set(map(str, self.backends.get(backend).supported_operations))
+        except AurumError:
+            return None
+        return [operation for operation in TRIGGERS if operation in supported] or None
 
     async def _remembered(self, listing: Listing, on_failure: FailureHook) -> list[DiscoveredTable]:
         found: list[DiscoveredTable] = []

@@ -15,7 +15,8 @@ from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 
 NOT_HERE = {
-    *("files_deleted", "rows_deleted", "refs_removed"),
+    *("files_deleted", "bytes_deleted", "files_left", "rows_deleted", "refs_removed", "snapshots_expired"),
+    *("files_quarantined", "bytes_quarantined", "files_restored", "bytes_restored"),
     *("delete_files_removed", "deleted_rows_folded", "row_groups_copied", "bytes_copied"),
 }
 """What needs more than these tables: old files, old rows, an older backup; deleted rows, large row groups."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
@@ -22,18 +23,58 @@ class RetentionParameters(FlooredParameters, OperationParameters):
         default=7,
         ge=0,
         allow_inf_nan=False,
-        description="Snapshots younger than this many days are kept, and so are rows by time_column.",
+        description="Snapshots younger than this many days are kept, and so are rows unless row_days says otherwise.",
     )
     retain_last: Annotated[int, Floor(1, "snapshot")] = Field(
         default=5, ge=0, description="At least this many snapshots are kept, whatever their age."
     )
     time_column: str | None = Field(
-        default=None, description="Rows older than retention_days by this column are deleted. None: no row is."
+        default=None,
+        description="Column (timestamp or date, a.b inside a struct) whose old rows are deleted. None: no row is.",
     )
+    row_days: Annotated[float | None, Floor(1, "day")] = Field(
+        default=None,
+        ge=0,
+        le=365_000,
+        allow_inf_nan=False,
+        description="Rows older than this many days by time_column are deleted. None: retention_days.",
+    )
+    rewrite_files: bool = Field(
+        default=False,
+        description="True: files that hold both old and younger rows are rewritten without the old ones. "
+        "False: only files that are old as a whole leave the table, which reads and writes no data.",
+    )
+    time_zone: str = Field(
+        default="UTC", description="IANA zone in which a time_column without zone was written, e.g. Europe/Berlin."
+    )
+    verify: bool = Field(
+        default=True,
+        description="Read the time column of every file that leaves, and read rewritten files back, before the commit.",
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+            raise ValueError(f"no time zone {name!r}: write a name like Europe/Berlin") from error
+        return name
 
 
 class RetentionPolicy(TriggerPolicy, RetentionParameters):
     """The ``retention`` section of a policy."""
+
+    trigger_snapshots: int = Field(
+        default=20,
+        ge=1,
+        description="The planner starts it when at least this many snapshots may go; a person need not wait.",
+    )
+    cooldown_minutes: int = Field(
+        default=24 * 60,
+        ge=0,
+        description="Minutes after a retention of the table before the planner expires or looks for old rows again.",
+    )
 
 
 class RetentionOperation(BaseMaintenanceOperation):

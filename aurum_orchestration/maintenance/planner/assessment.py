@@ -19,6 +19,7 @@ class Assessment:
 
     ``routine``: work that is due by the calendar, such as a backup. A table that only waits for its next
     one is healthy.
+    ``possible``: something could be done below the threshold, which is only when the planner starts it by itself.
     """
 
     crossed: bool
@@ -26,6 +27,7 @@ class Assessment:
     gain: Gain = NO_GAIN
     cost: Cost = NO_COST
     routine: bool = False
+    possible: bool = False
 
 
 Trigger = Callable[[Mapping[str, float], BaseModel, RunFacts], Assessment | None]

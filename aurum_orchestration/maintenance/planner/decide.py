@@ -120,7 +120,8 @@ def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts
     if found is None:
         return Decision(table, operation, False, "unmeasured", _why_unmeasured(health, operation))
     if not found.crossed:
-        return Decision(table, operation, False, "healthy", f"healthy: {found.reason}", found.gain, found.cost)
+        code = "not-due" if found.possible else "healthy"
+        return Decision(table, operation, False, code, f"healthy: {found.reason}", found.gain, found.cost)
     code, waits = _wait(cast(TriggerPolicy, rules), facts, now, routine=found.routine)
     reason = f"{found.reason}; {waits}" if waits else found.reason
     return Decision(table, operation, code == "recommended", code, reason, found.gain, found.cost)

@@ -64,6 +64,8 @@ def gained(metrics: Mapping[str, float]) -> bool:
         metrics.get("files_rewritten", 0) > metrics.get("files_added", 0)
         or metrics.get("manifests_rewritten", 0) > metrics.get("manifests_added", 0)
         or metrics.get("files_deleted", 0) > 0
+        or metrics.get("files_quarantined", 0) > 0
+        or metrics.get("snapshots_expired", 0) > 0
         or metrics.get("rows_deleted", 0) > 0
     )
 

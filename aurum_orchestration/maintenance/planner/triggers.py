@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain, OperationType
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
-from aurum_orchestration.maintenance.planner import upkeep
+from aurum_orchestration.maintenance.planner import reclaim, upkeep
 from aurum_orchestration.maintenance.planner.assessment import Assessment, Trigger
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
 from aurum_orchestration.maintenance.planner.debt import deletes_points, files_points, number
@@ -89,6 +89,8 @@ TRIGGERS: Mapping[str, Trigger] = {
     OperationType.BACKUP.value: upkeep.by_the_calendar,
     OperationType.BLOAT.value: upkeep.by_the_calendar,
     OperationType.STATS.value: upkeep.by_the_calendar,
+    OperationType.RETENTION.value: reclaim.retention,
+    OperationType.VACUUM.value: reclaim.vacuum,
 }
 """The operations that the planner starts by itself."""
 

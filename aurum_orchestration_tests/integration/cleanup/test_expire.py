@@ -121,7 +121,7 @@ def test_a_ref_past_its_own_age_goes_with_what_only_it_kept(lake: Lakeside) -> N
     only = content_of(table, first) - content_of(table, second) - content_of(table, head)
     done = lake.run("retention", retention_days=30)
     table.refresh()
-    assert (done.metrics["refs_expired"], done.metrics["snapshots_expired"]) == (1, 0)
+    assert (done.metrics["refs_removed"], done.metrics["snapshots_expired"]) == (1, 0)
     assert set(table.metadata.refs) == {"main", "kept"}, "history younger than 30 days stays, the tag itself goes"
     done = lake.run("retention", retain_last=1, **NOW)
     assert {snapshot.snapshot_id for snapshot in table.refresh().metadata.snapshots} == {second, head}
@@ -237,7 +237,7 @@ def test_the_plain_function_and_the_bridge_do_the_same(lake: Lakeside) -> None:
     planned = expire_snapshots("lake.ns.t", backend=backend, dry_run=True, retain_last=2, **NOW)
     assert len(table.refresh().metadata.snapshots) == 4
     done = FUNCTIONS["expire_snapshots"]("lake.ns.t", backend=backend, retain_last=2, **NOW)
-    for key in ("snapshots_expired", "refs_expired", "files_deleted", "bytes_deleted", "rows_deleted", "plan_id"):
+    for key in ("snapshots_expired", "refs_removed", "files_deleted", "bytes_deleted", "rows_deleted", "plan_id"):
         assert planned[key] == done[key]
     assert (done["snapshots_expired"], done["files_deleted"], done["dry_run"]) == (2, 2, False)
     assert len(table.refresh().metadata.snapshots) == 2

@@ -1,4 +1,4 @@
-"""Committing a rewrite: one ``replace`` snapshot that swaps data files and changes no row.
+"""Committing a rewrite: one snapshot that swaps data files; ``replace`` where that changes no row.
 
 What could go wrong, and what prevents it (besides what :mod:`publish` sees to):
 
@@ -26,7 +26,7 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
 from aurum_orchestration.errors import CommitConflictError
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
@@ -61,7 +61,7 @@ class Replacement:
     """What is swapped: the files replaced, by location, and the files that take their place.
 
     ``sequence_number`` is the data sequence number of those, by default the commit's own. With ``names``,
-    delete files that touch no data file any more are dropped.
+    delete files that touch no data file any more are dropped. ``operation`` is what the snapshot says it is.
     """
 
     spec_id: int
@@ -69,6 +69,7 @@ class Replacement:
     added: Sequence[DataFile]
     sequence_number: int | None = None
     names: NamedPaths | None = None
+    operation: Operation = Operation.REPLACE
 
 
 def commit_replace(
@@ -159,6 +160,7 @@ class _Builder(SnapshotBuilder):
     ) -> None:
         super().__init__(table, head, snapshot_id)
         self._replacement, self._reader, self._properties = replacement, reader, properties
+        self.operation = replacement.operation
         self._newest = newest
         self._numbers = 0
         self._dropped: list[DataFile] = []

@@ -37,11 +37,14 @@ from aurum_orchestration.maintenance.backends.iceberg.manifests import (
     ManifestReader,
 )
 from aurum_orchestration.maintenance.backends.iceberg.metadata import TableState, table_state
-from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal
+from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal, foreign_files_refusal
+from aurum_orchestration.maintenance.backends.iceberg.retention.outlook import NOTHING, Outlook, outlook
 from aurum_orchestration.maintenance.backends.iceberg.sources import Opened, Source, source_of
 from aurum_orchestration.maintenance.interfaces import OperationType, PolicyLookup, TableHealth
+from aurum_orchestration.maintenance.operations.retention import RetentionParameters
 
 COMPACTION, MANIFESTS = OperationType.COMPACTION.value, OperationType.MANIFESTS.value
+RETENTION, VACUUM = OperationType.RETENTION.value, OperationType.VACUUM.value
 UNKNOWN = "unknown"
 """State token of a table that could not be measured."""
 
@@ -63,6 +66,18 @@ class _Known(msgspec.Struct, gc=False):
     state: TableState
     files: Files
     judgement: _Judgement | None = None
+    retention: BaseModel | None = None
+    outlook: Outlook = NOTHING
+
+    def expirable(self, policy: BaseModel, now_ms: int) -> int | None:
+        """Snapshots that may go under a policy; None when it is no retention policy."""
+        if not isinstance(policy, RetentionParameters):
+            return None
+        if policy is not self.retention or now_ms >= self.outlook.until_ms:
+            self.retention = policy
+            foreign = foreign_files_refusal(self.state.properties)
+            self.outlook = NOTHING if foreign else outlook(self.state.history, policy, now_ms)
+        return self.outlook.expirable
 
     def judged(self, policy: BaseModel) -> _Judgement:
         """The judgement under a policy: the last one when its rules are the same, else one by the metadata alone."""
@@ -126,7 +141,8 @@ def _refusals(state: TableState, candidates: Sequence[LiveFile]) -> dict[str, st
         candidates=candidates,
     )
     manifests = manifests_refusal(state.format_version, encrypted=state.encrypted)
-    found = {COMPACTION: reason, MANIFESTS: manifests}
+    foreign = foreign_files_refusal(state.properties)
+    found = {COMPACTION: reason, MANIFESTS: manifests, RETENTION: foreign, VACUUM: foreign}
     return {operation: told for operation, told in found.items() if told is not None}
 
 
@@ -136,11 +152,13 @@ class _Row(msgspec.Struct, gc=False):
     table: TableId
     known: _Known | None
     judgement: _Judgement | None = None
+    retention: BaseModel | None = None
     problem: AurumError | None = None
 
     def judge(self, policy: PolicyLookup) -> None:
         if self.known is not None and self.problem is None:
             self.judgement = self.known.judged(policy(self.table, COMPACTION))
+            self.retention = policy(self.table, RETENTION)
 
 
 class IcebergMeasurer:
@@ -260,4 +278,11 @@ class IcebergMeasurer:
         state, judgement = row.known.state, row.judgement
         age = max(0.0, now.timestamp() - state.committed_ms / 1000)
         metrics = {**judgement.metrics, "seconds_since_commit": age}
+        if (oldest := state.history.oldest_ms) is not None:
+            metrics["oldest_snapshot_seconds"] = max(0.0, now.timestamp() - oldest / 1000)
+            metrics["history_expired"] = float(state.history.expired)
+        if row.retention is not None:
+            expirable = row.known.expirable(row.retention, int(now.timestamp() * 1000))
+            if expirable is not None:
+                metrics["expirable_snapshots"] = float(expirable)
         return TableHealth(row.table, self._backend, state.token, now, metrics, judgement.refusals)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.maintenance.backends.iceberg.retention.outlook import History, history_of
 
 EMPTY = "empty"
 """State token of a table without a snapshot."""
@@ -23,7 +24,7 @@ MOST_COMMITS = 128
 """So many of the latest commits are looked at one by one."""
 
 _KEPT_PROPERTIES = re.compile(
-    r"write\.format\.default|commit\.manifest\.target-size-bytes|encryption\..*|py-io-impl"
+    r"write\.format\.default|gc\.enabled|commit\.manifest\.target-size-bytes|encryption\..*|py-io-impl"
     r"|(?:s3|gcs|adls|hdfs|hf|client)\..*"
 )
 
@@ -58,6 +59,16 @@ class Snapshot(_Json):
     summary: Summary | None = None
 
 
+class Ref(_Json):
+    """A branch or tag."""
+
+    snapshot_id: int
+    type: str = "branch"
+    min_snapshots_to_keep: int | None = None
+    max_snapshot_age_ms: int | None = None
+    max_ref_age_ms: int | None = None
+
+
 class Metadata(_Json):
     """A table's metadata. ``schemas`` (or v1's ``schema``) stay JSON until they are asked for."""
 
@@ -68,6 +79,7 @@ class Metadata(_Json):
     default_spec_id: int = 0
     current_schema_id: int | None = None
     snapshots: list[Snapshot] | None = None
+    refs: dict[str, Ref] | None = None
     properties: dict[str, Any] | None = None
     encryption_keys: msgspec.Raw = msgspec.Raw()
     schemas: msgspec.Raw = msgspec.Raw()
@@ -96,6 +108,7 @@ class TableState(msgspec.Struct, frozen=True, gc=False):
     manifests: tuple[str, ...]
     encrypted: bool
     properties: Mapping[str, str]
+    history: History
 
     @property
     def files(self) -> int | None:
@@ -134,6 +147,7 @@ def table_state(location: str, metadata: Metadata, size: int | None) -> TableSta
         manifests=snapshot.manifests if snapshot else (),
         encrypted=bytes(metadata.encryption_keys) not in (b"", b"null", b"[]") or "encryption.key-id" in properties,
         properties={key: str(value) for key, value in properties.items() if _KEPT_PROPERTIES.fullmatch(key)},
+        history=history_of(metadata),
     )
 
 

@@ -62,7 +62,10 @@ class Committed:
 
 
 class SnapshotBuilder(ABC):
-    """One attempt at a ``replace`` snapshot on top of ``head``: its manifests, its manifest list, its summary."""
+    """One attempt at a snapshot on top of ``head``: its manifests, its manifest list, its summary."""
+
+    operation = Operation.REPLACE
+    """What the snapshot says it is: ``replace`` changes no row."""
 
     def __init__(self, table: Table, head: Snapshot, snapshot_id: int) -> None:
         self.table, self.head, self.snapshot_id = table, head, snapshot_id
@@ -98,7 +101,7 @@ class SnapshotBuilder(ABC):
             parent_snapshot_id=self.head.snapshot_id,
             manifest_list=listing,
             sequence_number=sequence_number,
-            summary=Summary(operation=Operation.REPLACE, **self.summary()),
+            summary=Summary(operation=self.operation, **self.summary()),
             schema_id=metadata.current_schema_id,
         )
 

@@ -17,6 +17,7 @@ from pyiceberg.table.snapshots import Snapshot
 from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.avro import AvroError, Projection, SuccessiveFiles, read_avro
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
+from aurum_orchestration.maintenance.backends.iceberg.refusals import GC_ENABLED, foreign_files_refusal
 
 T = TypeVar("T")
 
@@ -116,8 +117,6 @@ LOCATION_PROPERTIES = (
 )
 """Table properties that let files be written outside the table's location; the last two are deprecated."""
 
-GC_ENABLED = "gc.enabled"
-
 
 def table_locations(metadata: TableMetadata) -> list[str]:
     """Where the table's files may lie, normalised: its location and those that its properties name."""
@@ -133,9 +132,7 @@ def inside(path: str, folders: Iterable[str]) -> bool:
 
 def refuse_foreign_files(metadata: TableMetadata, operation: str) -> None:
     """Raise UnsupportedError when the table's properties say that its files are not its own to delete."""
-    if str(metadata.properties.get(GC_ENABLED, "true")).strip().lower() == "false":
+    if reason := foreign_files_refusal(metadata.properties):
         raise UnsupportedError(
-            f"the table says {GC_ENABLED}: false, so its files may belong to another table",
-            operation=operation,
-            hint=f"Remove the property {GC_ENABLED} when the table owns its files.",
+            reason, operation=operation, hint=f"Remove the property {GC_ENABLED} when the table owns its files."
         )

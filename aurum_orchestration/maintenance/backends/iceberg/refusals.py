@@ -71,3 +71,13 @@ def _of_candidates(candidates: Iterable[CandidateFile], default_spec_id: int) ->
     if old_spec:
         return f"{old_spec:,} of the data files to be rewritten have an old partition spec"
     return None
+
+
+GC_ENABLED = "gc.enabled"
+
+
+def foreign_files_refusal(properties: Mapping[str, str]) -> str | None:
+    """Why a table's files may not be deleted, or None: its properties may say that they are not its own."""
+    if str(properties.get(GC_ENABLED, "true")).strip().lower() != "false":
+        return None
+    return f"the table says {GC_ENABLED}: false, so its files may belong to another table"

@@ -51,7 +51,7 @@ def key_columns(metadata: TableMetadata, ids: Sequence[int]) -> list[KeyColumn]:
     schemas = [metadata.schema(), *sorted(metadata.schemas, key=lambda schema: -schema.schema_id)]
     found = []
     for identity in sorted(ids):
-        fields = next((path for schema in schemas if (path := _path_to(schema.as_struct(), identity))), None)
+        fields = next((path for schema in schemas if (path := path_to(schema.as_struct(), identity))), None)
         if fields is None or not fields[-1].field_type.is_primitive:
             raise UnsupportedError(
                 f"an equality delete file compares field {identity}, which is no plain column",
@@ -67,12 +67,12 @@ def key_columns(metadata: TableMetadata, ids: Sequence[int]) -> list[KeyColumn]:
     return found
 
 
-def _path_to(struct: StructType, identity: int) -> tuple[NestedField, ...]:
+def path_to(struct: StructType, identity: int) -> tuple[NestedField, ...]:
     """The fields from the top of a struct to one inside it; none when it has no such field outside lists and maps."""
     for field in struct.fields:
         if field.field_id == identity:
             return (field,)
-        if isinstance(field.field_type, StructType) and (rest := _path_to(field.field_type, identity)):
+        if isinstance(field.field_type, StructType) and (rest := path_to(field.field_type, identity)):
             return (field, *rest)
     return ()
 

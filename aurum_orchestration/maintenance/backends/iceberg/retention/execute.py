@@ -88,7 +88,7 @@ class ExpireUnit(Unit):
         outcome = UnitOutcome(
             metrics={
                 "snapshots_expired": len(self._planned.snapshots),
-                "refs_expired": len(self._planned.refs),
+                "refs_removed": len(self._planned.refs),
                 "commit_retries": expired.retries,
                 "files_deleted": 0.0,
                 "bytes_deleted": 0.0,

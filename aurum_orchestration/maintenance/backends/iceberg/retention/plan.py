@@ -14,12 +14,12 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
 from aurum_orchestration.maintenance.backends.iceberg.reachability import (
-    GC_ENABLED,
     References,
     inside,
     refuse_foreign_files,
     table_locations,
 )
+from aurum_orchestration.maintenance.backends.iceberg.refusals import GC_ENABLED
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import refs_of
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry, Rules, expirable, wrong_property
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, held_only_by
