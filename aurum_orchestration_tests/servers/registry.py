@@ -1,0 +1,8 @@
+"""The engines that can be provisioned, by name."""
+
+from __future__ import annotations
+
+from aurum_orchestration_tests.servers import minio, rest
+from aurum_orchestration_tests.servers.cache import Engine
+
+ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest)}
