@@ -29,7 +29,10 @@ from pyiceberg.manifest import (
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import VoidTransform
 from pyiceberg.typedef import TableVersion
+from pyiceberg.types import NestedField
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 from aurum_orchestration.errors import CorruptTableError
@@ -78,6 +81,31 @@ def partition_key(file: DataFile) -> tuple[int, str]:
     return file.spec_id, repr([file.partition[index] for index in range(len(file.partition))])
 
 
+def applies_everywhere(spec: PartitionSpec) -> bool:
+    """Whether an equality delete of that spec applies to the whole table: it has no partitions, or only void ones.
+
+    Format version 1 never drops a partition field, it makes it void.
+    """
+    return all(isinstance(field.transform, VoidTransform) for field in spec.fields)
+
+
+def schema_for(metadata: TableMetadata, spec: PartitionSpec) -> Schema:
+    """The current schema, and what a spec is made of besides: columns that were dropped since, as they last were."""
+    schema = metadata.schema()
+    known = set(schema.field_ids)
+    missing = {field.source_id for field in spec.fields} - known
+    dropped = {}
+    for older in sorted(metadata.schemas, key=lambda one: one.schema_id):
+        dropped |= {identity: older.find_field(identity) for identity in missing if identity in older.field_ids}
+    if not dropped:
+        return schema
+    fields = [
+        NestedField(identity, f"dropped_{identity}", field.field_type, required=False)
+        for identity, field in dropped.items()
+    ]
+    return Schema(*schema.fields, *fields, schema_id=schema.schema_id)
+
+
 def entry(
     status: ManifestEntryStatus, snapshot_id: int | None, data_file: DataFile, like: ManifestEntry | None = None
 ) -> ManifestEntry:
@@ -108,14 +136,15 @@ def write_manifest(
         "format-version": str(version),
         **({"content": "data"} if version > 1 else {}),
     }
-    avro_schema, partition_names = _avro_schema(version, spec, schema)
+    of_partitions = schema_for(metadata, spec)
+    avro_schema, partition_names = _avro_schema(version, spec, of_partitions)
     output = io.new_output(location)
     with output.create(overwrite=False) as stream:
         writer = fastavro.write.Writer(cast(IO[Any], stream), avro_schema, codec=codec, metadata=header)
         for item in entries:
             writer.write(_entry_record(item, version, partition_names))
         writer.flush()
-    partitions = construct_partition_summaries(spec, schema, [item.data_file.partition for item in entries])
+    partitions = construct_partition_summaries(spec, of_partitions, [item.data_file.partition for item in entries])
     return _describe(location, len(io.new_input(location)), spec.spec_id, entries, snapshot_id, partitions)
 
 

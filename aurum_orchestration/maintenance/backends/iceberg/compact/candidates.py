@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pyiceberg.manifest import ManifestEntry
 
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, Specs, is_equality
-from aurum_orchestration.maintenance.backends.iceberg.entries import partition_key
+from aurum_orchestration.maintenance.backends.iceberg.entries import applies_everywhere, partition_key
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
 from aurum_orchestration.maintenance.planner.binpack import Bin, files_out, pack
 
@@ -40,7 +40,7 @@ class Weight:
         share = positions / max(item.data_file.record_count, 1)
         for delete in self._index.equality_of(item):
             key = partition_key(delete.data_file)
-            scope = None if self._specs[key[0]].is_unpartitioned() else key
+            scope = None if applies_everywhere(self._specs[key[0]]) else key
             share += delete.data_file.record_count / max(self._rows[scope], 1)
         return min(share, 1.0)
 

@@ -30,7 +30,7 @@ from pyiceberg.partitioning import PartitionSpec
 
 from aurum_orchestration.errors import CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
-from aurum_orchestration.maintenance.backends.iceberg.entries import partition_key
+from aurum_orchestration.maintenance.backends.iceberg.entries import applies_everywhere, partition_key
 
 BATCH_ROWS = 131_072
 FILE_PATH, POSITION = "file_path", "pos"
@@ -104,7 +104,7 @@ class DeleteIndex:
             self.any = True
             key = partition_key(item.data_file)
             if is_equality(item):
-                self._equality[None if specs[key[0]].is_unpartitioned() else key].append(item)
+                self._equality[None if applies_everywhere(specs[key[0]]) else key].append(item)
             elif not is_readable(item):
                 self._by_scope[key].append(item)
             elif (bounds := path_bounds(item.data_file))[0] is not None and bounds[0] == bounds[1]:
@@ -158,7 +158,7 @@ def droppable(
     def idle(item: ManifestEntry) -> bool:
         key = partition_key(item.data_file)
         if is_equality(item):
-            return oldest.get(None if specs[key[0]].is_unpartitioned() else key, none) >= sequence_of(item)
+            return oldest.get(None if applies_everywhere(specs[key[0]]) else key, none) >= sequence_of(item)
         if is_readable(item):
             return paths.isdisjoint(names.of(item.data_file))
         return oldest.get(key, none) > sequence_of(item)

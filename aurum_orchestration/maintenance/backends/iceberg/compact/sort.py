@@ -75,11 +75,18 @@ class SortedRewrite(FoldingRewrite):
         rows = sum(piece.num_rows for piece in held)
         if not rows:
             return
+        columns = self._gathered(held)
+        self._write_ordered(columns, self._order(columns), stored / rows, run)
+        if self._decoded - self._done > 1:
+            self._writer.close()  # what comes next is in an order of its own
+
+    def _gathered(self, held: list[pa.Table]) -> list[pa.Array]:
+        """What is held as an array per column, its checksum taken; ``held`` is empty then."""
         if self._with_checksum:
             # summed within one expression: a name left over would hold the rows twice later on
             self.before = sum((checksum(part, self._schema) for part in same_types(held)), self.before)
         else:
-            self.before += RowChecksum(rows, 0)
+            self.before += RowChecksum(sum(piece.num_rows for piece in held), 0)
         parts = [[piece.column(index) for piece in held] for index in range(len(self._schema))]
         held.clear()
         columns: list[pa.Array] = []
@@ -87,18 +94,26 @@ class SortedRewrite(FoldingRewrite):
             columns.append(_one(assemble(parts[index], field)))
             parts[index].clear()
         pa.default_memory_pool().release_unused()
-        order = self._ordering.permutation(columns)
-        memory = sum(column.nbytes for column in columns) / rows
-        most = max(1, RowGroup().room(self._options, memory, stored / rows))
+        return columns
+
+    def _order(self, columns: Sequence[pa.Array]) -> npt.NDArray[np.int64]:
+        """The rows in the order in which they are written."""
+        return self._ordering.permutation(columns)
+
+    def _write_ordered(
+        self, columns: Sequence[pa.Array], order: npt.NDArray[np.int64], stored: float, run: RunContext
+    ) -> None:
+        """Write the rows at ``order``, which take so many bytes each on storage, in row groups of about one size."""
+        rows = len(order)
+        memory = sum(column.nbytes for column in columns) / len(columns[0])
+        most = max(1, RowGroup().room(self._options, memory, stored))
         step = -(-rows // -(-rows // most))
         for start in range(0, rows, step):
             run.check()
             chosen = order[start : start + step]
-            self._done += len(chosen) * stored / rows
+            self._done += len(chosen) * stored
             table = pa.table([_taken(column, chosen) for column in columns], names=self._schema.names)
             self._writer.write(table, max(self._decoded - self._done, 0) / max(self._done, 1))
-        if self._decoded - self._done > 1:
-            self._writer.close()  # what comes next is in an order of its own
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
