@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -160,6 +161,21 @@ def _commit(table: Table, files: list[DataFile], data: Sequence[DataFile] = ()) 
 class _DeleteManifestWriter(ManifestWriterV2):
     def content(self) -> ManifestContent:
         return ManifestContent.DELETES
+
+    def to_manifest_file(self) -> ManifestFile:
+        # PyIceberg writes the ids of equality deletes as 64-bit numbers, which Java refuses to read
+        location = self._output_file.location
+        with open(location.removeprefix("file://"), "r+b") as stream:
+            reader: Any = fastavro.reader(stream)
+            schema, header, records = reader.writer_schema, reader.metadata, list(reader)
+            file = next(field for field in schema["fields"] if field["name"] == "data_file")["type"]
+            ids = next(field for field in file["fields"] if field["name"] == "equality_ids")["type"]
+            next(branch for branch in ids if branch != "null")["items"] = "int"
+            kept = {key: value for key, value in header.items() if not key.startswith("avro.")}
+            stream.seek(0)
+            stream.truncate()
+            fastavro.writer(stream, schema, records, metadata=kept)
+        return super().to_manifest_file()
 
     @property
     def _meta(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aurum_orchestration_tests.servers import minio, rest
+from aurum_orchestration_tests.servers import minio, rest, spark
 from aurum_orchestration_tests.servers.cache import Engine
 
-ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest)}
+ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest, spark)}
