@@ -22,7 +22,15 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ["compaction", "manifests", "row_group_copy", "measure_tables", "sensor_tick"]
+BENCHMARKS = [
+    "compaction",
+    "deletes_and_sort",
+    "manifests",
+    "row_group_copy",
+    "expiry",
+    "measure_tables",
+    "sensor_tick",
+]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ["pyarrow", "pyiceberg", "dagster", "numpy", "duckdb"]
 

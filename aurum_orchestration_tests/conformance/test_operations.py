@@ -2,7 +2,8 @@
 
 A dry run writes nothing anywhere. A run ends completed, or skipped with a reason; rows, refs and the rows
 of kept snapshots are the same after it; what was rewritten was verified; it is recorded, with what undoes
-it; running it again is harmless. A table whose lease another holds is left alone.
+it; running it again is harmless. Each metric that it returns is in the catalogue. A table whose lease another
+holds is left alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pyiceberg.table import Table
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.backend import HANDLERS
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.conformance.kinds import KINDS, Kind
@@ -53,13 +55,15 @@ async def service(tmp_path: Path) -> AsyncIterator[MaintenanceService]:
 
 
 async def ask(service: MaintenanceService, operation: str, *, dry_run: bool = False) -> MaintenanceResult:
-    return await service.execute_maintenance(
+    result = await service.execute_maintenance(
         backend_type="lake",
         operation_type=operation,
         target_table=TABLE,
         dry_run=dry_run,
         parameters=PARAMETERS.get(operation, {}),
     )
+    assert result.metrics.keys() <= METRICS.keys(), "a metric that the catalogue does not explain"
+    return result
 
 
 def everything_in(home: Path) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from pyiceberg.types import LongType, NestedField, StringType
 
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
+from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 
@@ -90,13 +91,13 @@ class Lakeside:
     def run(
         self, operation: str, table: str = "lake.ns.t", *, dry_run: bool = False, **parameters: Any
     ) -> MaintenanceResult:
-        """Do one operation through the service."""
+        """Do one operation through the service. Every metric that it returns has to be in the catalogue."""
 
         async def work() -> MaintenanceResult:
             async with MaintenanceService(self.settings) as service:
                 return await service.execute_maintenance(None, operation, table, dry_run, parameters)
 
-        return asyncio.run(work())
+        return _explained(asyncio.run(work()))
 
     def undo(self, operation_id: str, *, dry_run: bool = False) -> MaintenanceResult:
         """Take an operation back through the service."""
@@ -105,12 +106,17 @@ class Lakeside:
             async with MaintenanceService(self.settings) as service:
                 return await service.undo(operation_id, dry_run)
 
-        return asyncio.run(work())
+        return _explained(asyncio.run(work()))
 
     def recorded(self) -> list[MaintenanceResult]:
         """What the history has, newest first."""
         with History(self.settings.history_url) as history:
             return history.operations(None)
+
+
+def _explained(result: MaintenanceResult) -> MaintenanceResult:
+    assert result.metrics.keys() <= METRICS.keys(), "a metric that the catalogue does not explain"
+    return result
 
 
 def rows(table: Table, start: int, count: int = 10, region: str | None = "N") -> pa.Table:
