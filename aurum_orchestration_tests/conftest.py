@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 from aurum_orchestration_tests.engines import embedded_postgres
+from aurum_orchestration_tests.servers.object_store import ObjectStore, object_store
+from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_server
 
 # a slow machine is no failure
 settings.register_profile("any-machine", deadline=None)
@@ -35,3 +37,25 @@ def postgres_url() -> Iterator[str]:
         return
     with embedded_postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStore]:
+    """A real S3-compatible server: AURUM_TEST_S3_ENDPOINT, else a MinIO of this session."""
+    with object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(s3: ObjectStore) -> Iterator[str]:
+    """The name of an empty bucket of the test's own."""
+    with s3.bucket() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
+    """A real REST catalog whose warehouse is a local folder."""
+    folder = tmp_path_factory.mktemp("rest-warehouse")
+    with rest_server(f"file://{folder}", {}) as server:
+        yield server

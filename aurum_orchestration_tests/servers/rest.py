@@ -7,12 +7,14 @@ from pathlib import Path
 from aurum_orchestration_tests.servers import maven
 from aurum_orchestration_tests.servers.cache import Engine, Tell
 
-ICEBERG = "1.10.0"
+ICEBERG = "1.11.0"
 MAIN_CLASS = "org.apache.iceberg.rest.RESTCatalogServer"
 _TOGETHER = (
     f"org.apache.iceberg:iceberg-core:{ICEBERG}",
     f"org.apache.iceberg:iceberg-aws:{ICEBERG}",
-    "org.eclipse.jetty:jetty-servlet:11.0.26",
+    "org.eclipse.jetty.ee10:jetty-ee10-servlet:12.1.1",
+    "org.eclipse.jetty.compression:jetty-compression-server:12.1.1",
+    "org.eclipse.jetty.compression:jetty-compression-gzip:12.1.1",
     "org.slf4j:slf4j-simple:2.0.17",
     "org.xerial:sqlite-jdbc:3.50.3.0",
 )
