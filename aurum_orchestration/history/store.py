@@ -17,6 +17,7 @@ from aurum_orchestration.history.connect import Store
 from aurum_orchestration.history.records import HealthPoint, Lease, Pruned
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.planner.facts import RunFacts
+from aurum_orchestration.maintenance.planner.rank import Spent
 
 T = TypeVar("T")
 
@@ -55,13 +56,19 @@ class History:
         with self._store.writing() as connection:
             log.record(connection, result, who)
 
-    def end_abandoned(self, table: TableId, *, besides: str) -> int:
+    def end_abandoned(self, table: TableId, *, besides: str, holding: bool = True) -> int:
         """Record as failed what a killed process left as running on the table; how many operations it were.
 
         For whoever holds the table's lease: nothing else but its own operation, ``besides``, can still run.
+        With ``holding`` false for anybody: nothing is ended while the lease is held.
         """
         with self._store.writing() as connection:
-            return log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
+            ended = log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
+            # looked at last: whoever takes the lease from now on records his operation later than was read above
+            if ended and not holding and leases.holder(connection, table) is not None:
+                connection.rollback()
+                return 0
+            return ended
 
     def operations(
         self,
@@ -91,6 +98,11 @@ class History:
         """What the planner asks of the log, by (table id, operation), for these tables or all, in one query."""
         wanted = None if tables is None else [storable(str(table)) for table in tables]
         return self._read(lambda connection: log.all_facts(connection, wanted), {})
+
+    def spent(self, backend: str, since: datetime) -> Spent:
+        """What was done on a backend since an aware moment, as budgets count it."""
+        moment = _aware(since, "since")
+        return self._read(lambda connection: log.spent(connection, storable(backend), moment), Spent())
 
     def record_health(self, points: Iterable[HealthPoint]) -> None:
         """Add points to the health series, in one transaction."""

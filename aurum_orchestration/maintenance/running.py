@@ -122,6 +122,7 @@ class OperationRun:
             self._plan = plan
         if not plan.steps:
             self._status = MaintenanceStatus.COMPLETED if self._tally.steps else MaintenanceStatus.SKIPPED
+            self._end_abandoned()
             return
         if self.config.dry_run:
             self._status = MaintenanceStatus.PLANNED
@@ -205,14 +206,27 @@ class OperationRun:
                 ttl=self._executor.lease_ttl,
                 on_lost=self._lost,
             )
-            if abandoned := history.end_abandoned(self.table, besides=self.operation_id):
-                _log.warning(
-                    "%s earlier runs on %s were killed; carrying on from what they committed", abandoned, self.table
-                )
+            self._end_abandoned()
             history.record(self._running(), who=self._executor.who)
         except AurumError as error:
             self._stop.end(error)
             raise
+
+    def _end_abandoned(self) -> None:
+        """Tell in the log what killed runs left as running. Without a lease, where nothing is left to do, a try."""
+        history, holding = self._executor.history, self._lease is not None
+        if history is None or self.config.dry_run:
+            return
+        try:
+            abandoned = history.end_abandoned(self.table, besides=self.operation_id, holding=holding)
+        except HistoryUnavailableError:
+            if holding:
+                raise
+            return
+        if abandoned:
+            _log.warning(
+                "%s earlier runs on %s were killed; carrying on from what they committed", abandoned, self.table
+            )
 
     def _still_mine(self) -> None:
         if self._lease is not None:

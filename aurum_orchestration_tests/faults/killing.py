@@ -46,8 +46,8 @@ GONE_NOW: dict[str, Any] = {
 }
 """Parameters of the vacuum that looks for what a killed run left behind."""
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["aurum_orchestration_tests.faults.steps"])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([f"aurum_orchestration_tests.faults.{one}" for one in ("steps", "writers")])
 
 
 def head_rows(table: Table) -> dict[int | str, Rows]:
@@ -129,7 +129,7 @@ class Scene:
         self.steps, self.done = self._undisturbed()
 
     def _undisturbed(self) -> tuple[Sequence[str], Any]:
-        mine, theirs = _SERVER.Pipe(duplex=False)
+        mine, theirs = SERVER.Pipe(duplex=False)
         code = self._victim(0, theirs)
         theirs.close()
         assert code == 0, f"the undisturbed run ended with {code}"
@@ -148,7 +148,7 @@ class Scene:
 
     def _victim(self, at: int, answer: Any = None) -> int | None:
         given = Victim(self.home, self.case.operation, self.parameters, self.undo, at)
-        process = _SERVER.Process(target=victim, args=(given, answer))
+        process = SERVER.Process(target=victim, args=(given, answer))
         process.start()
         process.join(120)
         if process.is_alive():

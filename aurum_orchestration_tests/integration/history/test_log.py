@@ -219,6 +219,17 @@ def test_a_moment_without_zone_is_refused(history: History) -> None:
         history.prune(naive)
 
 
+def test_without_the_lease_only_what_nobody_can_be_running_is_closed(history: History) -> None:
+    running = ended(operation_id="killed").model_copy(update={"status": MaintenanceStatus.RUNNING, "finished_at": None})
+    history.record(running, who="maria@host")
+    lease = history.acquire(FLIGHTS, holder="maria@host", operation_id="killed", ttl=timedelta(minutes=1))
+    assert history.end_abandoned(FLIGHTS, besides="mine", holding=False) == 0
+    assert [str(result.status) for result in history.operations()] == ["running"]
+    history.release(lease)
+    assert history.end_abandoned(FLIGHTS, besides="mine", holding=False) == 1
+    assert [str(result.status) for result in history.operations()] == ["failed"]
+
+
 def test_what_a_killed_run_left_running_is_closed_by_the_next_holder(history: History) -> None:
     def running(operation_id: str, **more: Any) -> MaintenanceResult:
         result = ended(operation_id=operation_id, **more)
