@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pyiceberg.table import Table
 
 from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
 from aurum_orchestration.maintenance.backends.iceberg.rollback import undo_plan
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.orphans import places_of
+from aurum_orchestration.maintenance.backends.iceberg.vacuum.places import Place
+from aurum_orchestration.maintenance.backends.iceberg.vacuum.plan import SET_ASIDE
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.quarantine import folders, restore_quarantine
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -23,9 +25,14 @@ from aurum_orchestration.maintenance.planner.words import count, size
 
 
 def plan_restore(table: Table, result: MaintenanceResult) -> MaintenancePlan:
-    """The plan that puts an operation's files back. Raises UndoRefusedError when there is no quarantine of it."""
-    mine = [folder for folder in folders(places_of(table)) if folder.operation_id == result.operation_id]
+    """The plan that puts an operation's files back; without steps when all are back, as after an undo that was
+    killed before it was recorded. Raises UndoRefusedError when there is no quarantine of it.
+    """
+    places = places_of(table)
+    mine = [folder for folder in folders(places) if folder.operation_id == result.operation_id]
     files = [file for folder in mine for file in folder.moved]
+    if not mine and (back := _all_in_their_places(places, result)):
+        return undo_plan(table, result, f"nothing to do: {count(back, 'file')} are where they were", [])
     if not mine:
         raise UndoRefusedError(
             f"there is no quarantine of operation {result.operation_id} (any more)"
@@ -40,6 +47,16 @@ def plan_restore(table: Table, result: MaintenanceResult) -> MaintenancePlan:
         detail={"operation_id": result.operation_id, "files": {file.location: file.size for file in files}},
     )
     return undo_plan(table, result, f"{count(len(files), 'file')} ({size(total)}) are in quarantine", [step])
+
+
+def _all_in_their_places(places: Iterable[Place], result: MaintenanceResult) -> int:
+    """How many files a vacuum had set aside, when each of them is where it was; else 0."""
+    moved = [one for step in result.steps or () if step.action == SET_ASIDE for one in step.detail["files"]]
+    for place in places:
+        here = [one for one in moved if one.startswith(f"{place.root}/")]
+        if None in place.stat(here):
+            return 0
+    return len(moved)
 
 
 class RestoreExecution:
