@@ -12,6 +12,7 @@ its checksum. The finalizer is that of MurmurHash3 (Austin Appleby, public domai
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aurum_orchestration.maintenance.arrow_memory import (
+    U64,
+    bit_values,
+    dtype_of,
+    fixed_values,
+    is_bytes,
+    is_plain,
+    offset_values,
+    validity,
+)
+
 type_ = pa.types
-U64 = npt.NDArray[np.uint64]
 
 _BLOCK = 32_768
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
@@ -69,6 +80,26 @@ def row_hashes(table: pa.Table | pa.RecordBatch, schema: pa.Schema | None = None
     return sums
 
 
+def value_hashes(chunks: Sequence[pa.Array]) -> Iterator[U64]:
+    """A 64-bit number per value of the chunks, which are of one type, in blocks that last until the next one.
+
+    Equal values have equal numbers, dictionary-encoded or not; those of a dictionary are made once.
+    """
+    if not chunks or not type_.is_dictionary(chunks[0].type):
+        yield from (_hash_array(chunk) for chunk in chunks)
+        return
+    dtype = dtype_of(chunks[0].type.index_type)
+    scratch = np.empty(min(_BLOCK, max(map(len, chunks))), np.uint64)
+    for chunk, dictionary in zip(chunks, _hash_dictionaries(chunks, _ONE), strict=True):
+        codes, valid = fixed_values(chunk, dtype), validity(chunk)
+        for start in range(0, len(codes), _BLOCK):
+            part = codes[start : start + _BLOCK]
+            numbers = dictionary.take(part, out=scratch[: len(part)], mode="clip")
+            if valid is not None:
+                np.putmask(numbers, ~valid[start : start + len(part)], _NULL)
+            yield numbers
+
+
 def _constant(index: int) -> np.uint64:
     """An odd constant per position, from the splitmix64 sequence."""
     state = (0x9E3779B97F4A7C15 * (index + 1)) & 0xFFFFFFFFFFFFFFFF
@@ -91,11 +122,11 @@ def _add_column(chunks: list[pa.Array], like: pa.DataType | None, constant: np.u
         return
     kind = chunks[0].type
     dictionaries = _hash_dictionaries(chunks, constant) if type_.is_dictionary(kind) else None
-    dtype = _dtype(kind.index_type if dictionaries is not None else kind) if _has_dtype(kind) else None
+    dtype = dtype_of(kind.index_type if dictionaries is not None else kind) if _has_dtype(kind) else None
     position = 0
     for number, chunk in enumerate(chunks):
-        valid = _validity(chunk)
-        values = _hash_array(chunk, like) if dtype is None else _fixed(chunk, dtype)
+        valid = validity(chunk)
+        values = _hash_array(chunk, like) if dtype is None else fixed_values(chunk, dtype)
         for start in range(0, len(chunk), _BLOCK):
             part = values[start : start + _BLOCK]
             out = scratch[: len(part)]
@@ -113,10 +144,10 @@ def _add_column(chunks: list[pa.Array], like: pa.DataType | None, constant: np.u
 
 
 def _has_dtype(kind: pa.DataType) -> bool:
-    return bool(type_.is_dictionary(kind)) or _is_plain(kind)
+    return bool(type_.is_dictionary(kind)) or is_plain(kind)
 
 
-def _hash_dictionaries(chunks: list[pa.Array], constant: np.uint64) -> list[U64]:
+def _hash_dictionaries(chunks: Sequence[pa.Array], constant: np.uint64) -> list[U64]:
     """The hashed dictionary of every chunk, made in one go."""
     dictionaries = [chunk.dictionary for chunk in chunks]
     hashed = _hash_array(pa.concat_arrays(dictionaries)) * constant
@@ -126,26 +157,6 @@ def _hash_dictionaries(chunks: list[pa.Array], constant: np.uint64) -> list[U64]
         hashed[end - len(dictionary) : end] if len(dictionary) else np.zeros(1, np.uint64)
         for dictionary, end in zip(dictionaries, ends, strict=True)
     ]
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return bool(
-        type_.is_integer(kind) or type_.is_floating(kind) or (type_.is_temporal(kind) and not type_.is_interval(kind))
-    ) and kind.bit_width in (8, 16, 32, 64)
-
-
-def _dtype(kind: pa.DataType) -> np.dtype[Any]:
-    """How the values of a plain type stand in memory: floats, unsigned, or signed like every date and time."""
-    letter = "f" if type_.is_floating(kind) else "u" if type_.is_unsigned_integer(kind) else "i"
-    return np.dtype(f"{letter}{kind.bit_width // 8}")
-
-
-def _fixed(array: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The values of a plain array (of a dictionary: its codes) without a copy, garbage where null."""
-    buffer = array.buffers()[1]
-    if buffer is None or len(array) == 0:
-        return np.zeros(len(array), dtype)
-    return np.frombuffer(buffer, dtype, len(array), array.offset * dtype.itemsize)
 
 
 def _widen(values: npt.NDArray[Any]) -> U64:
@@ -167,23 +178,10 @@ def _spread(bits: U64, out: U64) -> U64:
     return np.bitwise_xor(out, bits, out=out)
 
 
-def _validity(array: pa.Array) -> npt.NDArray[np.bool_] | None:
-    if array.null_count == 0:
-        return None
-    if type_.is_null(array.type):
-        return np.zeros(len(array), np.bool_)
-    return _bits(array.buffers()[0], array.offset, len(array))
-
-
-def _bits(buffer: pa.Buffer, offset: int, length: int) -> npt.NDArray[np.bool_]:
-    raw = np.frombuffer(buffer, np.uint8)[offset // 8 : (offset + length + 7) // 8]
-    return np.unpackbits(raw, bitorder="little")[offset % 8 : offset % 8 + length].view(np.bool_)
-
-
 def _hash_array(array: pa.Array, like: pa.DataType | None = None) -> U64:
     """A 64-bit number per value of any type; nulls get the null number."""
     hashed = _hash_nested(array, like) if type_.is_nested(array.type) else _hash_values(array)
-    valid = _validity(array)
+    valid = validity(array)
     return hashed if valid is None else np.where(valid, hashed, _NULL)
 
 
@@ -194,24 +192,22 @@ def _hash_values(array: pa.Array) -> U64:  # noqa: PLR0911 - one return per kind
     if type_.is_null(kind):
         return np.zeros(len(array), np.uint64)
     if type_.is_boolean(kind):
-        return _bits(array.buffers()[1], array.offset, len(array)).astype(np.uint64)
-    if _is_plain(kind):
-        bits = _widen(_fixed(array, _dtype(kind)))
+        return bit_values(array.buffers()[1], array.offset, len(array)).astype(np.uint64)
+    if is_plain(kind):
+        bits = _widen(fixed_values(array, dtype_of(kind)))
         return _spread(bits, np.empty_like(bits))
     if type_.is_dictionary(kind):
         if len(array.dictionary) == 0:
             return np.zeros(len(array), np.uint64)
-        return _hash_array(array.dictionary).take(_fixed(array, _dtype(kind.index_type)), mode="clip")
+        return _hash_array(array.dictionary).take(fixed_values(array, dtype_of(kind.index_type)), mode="clip")
     if type_.is_decimal32(kind) or type_.is_decimal64(kind):
         return _hash_values(array.cast(pa.decimal128(kind.precision, kind.scale)))
     if type_.is_fixed_size_binary(kind) or type_.is_decimal(kind):
         width = kind.bit_width // 8
         starts = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * width
         return _hash_bytes(array.buffers()[1], starts)
-    if type_.is_large_string(kind) or type_.is_large_binary(kind):
-        return _hash_bytes(array.buffers()[2], _offsets(array, np.int64))
-    if type_.is_string(kind) or type_.is_binary(kind):
-        return _hash_bytes(array.buffers()[2], _offsets(array, np.int32))
+    if is_bytes(kind):
+        return _hash_bytes(array.buffers()[2], offset_values(array).astype(np.int64))
     return _hash_values(array.cast(pa.large_binary()))
 
 
@@ -222,7 +218,7 @@ def _hash_nested(array: pa.Array, like: pa.DataType | None) -> U64:
     if type_.is_fixed_size_list(kind):
         offsets = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * kind.list_size
     elif type_.is_map(kind) or type_.is_list(kind) or type_.is_large_list(kind):
-        offsets = _offsets(array, np.int64 if type_.is_large_list(kind) else np.int32)
+        offsets = offset_values(array).astype(np.int64)
     else:
         raise TypeError(f"no checksum of {kind}")
     first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
@@ -252,14 +248,6 @@ def _struct_fields(array: pa.StructArray, like: pa.DataType | None) -> list[tupl
 
 def _field_id(field: pa.Field) -> bytes | None:
     return (field.metadata or {}).get(b"PARQUET:field_id")
-
-
-def _offsets(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[np.int64]:
-    buffer = array.buffers()[1]
-    if buffer is None or len(array) == 0:
-        return np.zeros(len(array) + 1, np.int64)
-    raw = np.frombuffer(buffer, dtype, count=array.offset + len(array) + 1)
-    return raw[array.offset :].astype(np.int64)
 
 
 def _hash_struct(fields: list[tuple[pa.Array, pa.DataType | None]], length: int) -> U64:

@@ -262,7 +262,7 @@ def test_what_parquet_gives_back_has_the_checksum_of_what_it_was_given(kind: Kin
 # --- what must matter
 
 
-_CELLS = [
+CELLS = [
     ("zero and negative zero", pa.float64(), 0.0, -0.0),
     ("zero and negative zero in float", pa.float32(), 0.0, -0.0),
     ("zero and null", pa.int64(), 0, None),
@@ -294,7 +294,7 @@ _CELLS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "left", "right"), [pytest.param(*rest, id=name) for name, *rest in _CELLS])
+@pytest.mark.parametrize(("kind", "left", "right"), [pytest.param(*rest, id=name) for name, *rest in CELLS])
 def test_two_values_differ(kind: pa.DataType, left: Any, right: Any) -> None:
     assert checksum(one_column(kind, [left])) != checksum(one_column(kind, [right]))
 

@@ -155,7 +155,7 @@ def test_without_verification_nothing_is_read_back_and_rows_are_kept(table: Tabl
 def test_what_was_verified_is_told(table: Table) -> None:
     checks = compact(table).tally.verifications
     assert [(check.rows_before, check.rows_after, check.ok) for check in checks] == [(30, 30, True)] * 2
-    assert checks[0].method == "row-count+multiset-checksum"
+    assert checks[0].method == "row-count+sequence-digest"
 
 
 # --- inputs

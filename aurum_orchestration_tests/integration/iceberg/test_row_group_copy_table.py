@@ -54,7 +54,7 @@ def test_the_rows_stay_and_the_next_plan_is_empty(table: Table) -> None:
     assert 0 < done.metrics["bytes_copied"] < done.metrics["bytes_added"]
     [proof] = done.tally.verifications
     assert proof.ok
-    assert (proof.rows_before, proof.method) == (620, "row-count+multiset-checksum+chunk-digest")
+    assert (proof.rows_before, proof.method) == (620, "row-count+sequence-digest+chunk-digest")
     assert plan_of(table).steps == []
 
 
@@ -86,7 +86,7 @@ def test_told_not_to_it_decodes_everything(table: Table) -> None:
     done = compact(table, row_group_copy=False)
     assert judge(table) == before
     assert "row_groups_copied" not in done.metrics
-    assert done.tally.verifications[0].method == "row-count+multiset-checksum"
+    assert done.tally.verifications[0].method == "row-count+sequence-digest"
 
 
 def test_without_verification_it_copies_all_the_same(table: Table) -> None:

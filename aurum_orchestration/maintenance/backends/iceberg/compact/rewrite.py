@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import conform
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet, reading
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import RollingWriter, WriteOptions, WrittenFile
-from aurum_orchestration.maintenance.checksum import RowChecksum, checksum
+from aurum_orchestration.maintenance.checksum import RowChecksum
 from aurum_orchestration.maintenance.interfaces import RunContext
+from aurum_orchestration.maintenance.row_sequence import columns_as_bytes, sequence_checksum
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.iceberg.compact.assemble import Assembler
@@ -34,8 +36,8 @@ class Source:
 class Rewrite:
     """The rewrite of one group of files into a :class:`RollingWriter`."""
 
-    method = "row-count+multiset-checksum"
-    """How :meth:`read_back` compares."""
+    method = "row-count+sequence-digest"
+    """How :meth:`read_back` compares: row group by row group, whose rows stand in the order in which they were read."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Rewrite:
         self._total = sum(source.bytes for source in sources) or 1
         self._decoded: float = self._total
         self._writer: RollingWriter | Assembler = RollingWriter(io, schema, options, location)
+        self._as_bytes: list[frozenset[int]] = []
         self.before = RowChecksum()
         self.rows_folded = 0
 
@@ -104,25 +107,47 @@ class Rewrite:
             assemble([piece.column(index) for piece in pieces], field) for index, field in enumerate(self._schema)
         ]
         if self._with_checksum:
-            for part in same_types(pieces):
-                self.before += checksum(part, self._schema)
+            as_bytes = columns_as_bytes(pieces)
+            self._as_bytes.append(as_bytes)
+            parts = ([piece.column(index) for piece in pieces] for index in range(len(self._schema)))
+            self.before += sequence_checksum(parts, self._schema, as_bytes)
         else:
             self.before += RowChecksum(sum(piece.num_rows for piece in pieces), 0)
         self._writer.write(pa.table(columns, names=self._schema.names), max(self._decoded - done, 0) / max(done, 1))
 
     def read_back(self, run: RunContext) -> RowChecksum:
         """Rows and checksum of the replacement, read from storage with a reader opened anew."""
-        after = RowChecksum()
+        after, groups = RowChecksum(), 0
         for written in self.files:
             with reading(written.location), open_parquet(self._io, written.location, written.dictionaries) as file:
-                for group in range(file.metadata.num_row_groups):
+                for number in self._encoded(written, file.metadata.num_row_groups):
                     run.check()
-                    after += checksum(file.read_row_group(group, use_threads=False), self._schema)
+                    after += self._checksum(file, number, groups)
+                    groups += 1
         return after
+
+    def _encoded(self, written: WrittenFile, count: int) -> Sequence[int]:  # noqa: ARG002
+        """Which of a file's row groups were encoded."""
+        return range(count)
+
+    def _checksum(self, file: pq.ParquetFile, number: int, position: int) -> RowChecksum:
+        """The checksum of row group ``number`` of a file; of all encoded ones it is the one at ``position``."""
+        as_bytes = self._as_bytes[position] if position < len(self._as_bytes) else frozenset()
+        return sequence_checksum(([column] for column in columns_of(file, number)), self._schema, as_bytes)
 
     def metrics(self) -> dict[str, float]:
         """What this way of rewriting counts besides files and rows."""
         return {}
+
+
+def columns_of(file: pq.ParquetFile, number: int) -> Iterator[pa.ChunkedArray]:
+    """The columns of a row group, one read after the other: whole row groups come from memory that is new each time."""
+    names = file.schema_arrow.names
+    if any("." in name for name in names):  # which stands for a field inside a column
+        yield from file.read_row_group(number, use_threads=False).columns
+        return
+    for name in names:
+        yield file.read_row_group(number, columns=[name], use_threads=False).column(0)
 
 
 @dataclass
