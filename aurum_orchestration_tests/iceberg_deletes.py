@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -164,8 +165,7 @@ class _DeleteManifestWriter(ManifestWriterV2):
 
     def to_manifest_file(self) -> ManifestFile:
         # PyIceberg writes the ids of equality deletes as 64-bit numbers, which Java refuses to read
-        location = self._output_file.location
-        with open(location.removeprefix("file://"), "r+b") as stream:
+        with Path(self._output_file.location.removeprefix("file://")).open("r+b") as stream:
             reader: Any = fastavro.reader(stream)
             schema, header, records = reader.writer_schema, reader.metadata, list(reader)
             file = next(field for field in schema["fields"] if field["name"] == "data_file")["type"]

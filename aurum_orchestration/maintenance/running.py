@@ -262,8 +262,14 @@ class OperationRun:
         """How it ended. ``error`` None without a status reached means that it was cancelled."""
         status, reason, problem = self._status, self._plan.reason if self._plan else "", None
         done = len(self._tally.steps)
-        if isinstance(error, UnsupportedError) and not self._opened:
-            status, reason = MaintenanceStatus.SKIPPED, " ".join(filter(None, (error.detail, error.hint)))
+        if isinstance(error, UnsupportedError) and (not self._opened or self._operation.planned):
+            # what was staged is gone; what was committed before is right, and stays
+            told = " ".join(filter(None, (error.detail, error.hint)))
+            if done:
+                status = MaintenanceStatus.COMPLETED
+                self._tally.warn(f"{self._left} of {done + self._left} steps were left alone: {told}")
+            else:
+                status, reason = MaintenanceStatus.SKIPPED, told
         elif status is None or error is not None:
             known = as_aurum_error(error or OperationCancelledError("the run was cancelled"))
             status = MaintenanceStatus.FAILED

@@ -32,7 +32,6 @@ from aurum_orchestration_tests.integration.iceberg.support import (
     append_numbers,
     by_duckdb,
     carry_out,
-    compact,
     data_paths,
     described,
     fields,
@@ -96,7 +95,6 @@ _REFUSED = {
     "orc": (odd_files(file_format=FileFormat.ORC), "2 ORC data files are among those to be rewritten"),
     "avro": (odd_files(file_format=FileFormat.AVRO), "2 AVRO data files are among those to be rewritten"),
     "encrypted files": (odd_files(key_metadata=b"key"), "2 of the data files to be rewritten are encrypted"),
-    "an old spec": (another_spec, "4 of the data files to be rewritten have an old partition spec"),
     "a file twice": (listed_twice, "1 of the data files to be rewritten are listed twice"),
     "version 3": (version_3, "format version 3 needs row lineage"),
 }
@@ -138,21 +136,6 @@ def test_files_of_an_old_spec_do_not_stand_in_the_way_when_they_are_not_chosen(t
     table.refresh()
     assert by_duckdb(table) == before
     assert len(data_paths(table)) == 5
-
-
-def test_files_added_without_field_ids_are_refused(catalog: SqlCatalog, tmp_path: Path) -> None:
-    """By PyIceberg's own add_files, which leaves a name mapping in the table."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = make_table(catalog, NUMBERS)
-    for number in range(3):
-        pq.write_table(pa.table({"id": [number], "region": ["N"]}), tmp_path / f"{number}.parquet")
-    table.add_files([f"file://{tmp_path}/{number}.parquet" for number in range(3)])
-    before = stored_files(table)
-    with pytest.raises(UnsupportedError, match="column 'id' of a data file has no field id"):
-        compact(table)
-    assert stored_files(table) == before
 
 
 def test_nothing_to_do_is_no_refusal(catalog: SqlCatalog) -> None:

@@ -60,7 +60,8 @@ def _require_ids(field: pa.Field, path: str) -> None:
     if field_id(field) is None:
         raise UnsupportedError(
             f"column {path!r} of a data file has no field id",
-            hint="Files that were added without field ids need a rewrite by Spark or Trino.",
+            hint="Files that were added without field ids need the table property schema.name-mapping.default, "
+            "or a rewrite by Spark.",
         )
     for inner in _struct_fields(field.type):
         _require_ids(inner, f"{path}.{inner.name}")
@@ -120,15 +121,20 @@ def _conform_nested(array: pa.Array, target: pa.DataType) -> pa.Array:
             [_conform_nested(array.keys, target.key_type), _conform_nested(array.items, target.item_type)],
             fields=[target.key_field, target.item_field],
         )
-        return _with_child(array, target, entries)
+        return with_child(array, target, entries)
     if pa.types.is_list(target) and any(test(array.type) for test in _LISTS):
-        # large and fixed-size lists come from writers that store their Arrow schema
-        lists = array if pa.types.is_list(array.type) else array.cast(pa.list_(array.type.value_field))
-        return _with_child(lists, target, _conform_nested(lists.values, target.value_type))
+        lists = as_list(array)
+        return with_child(lists, target, _conform_nested(lists.values, target.value_type))
     return _cast(array, target)
 
 
-def _with_child(array: pa.Array, target: pa.DataType, child: pa.Array) -> pa.Array:
+def as_list(array: pa.Array) -> pa.Array:
+    """A list array with 32-bit offsets: large and fixed-size ones come from writers that store their Arrow schema."""
+    return array if pa.types.is_list(array.type) else array.cast(pa.list_(array.type.value_field))
+
+
+def with_child(array: pa.Array, target: pa.DataType, child: pa.Array) -> pa.Array:
+    """A list or map array with other elements, in the type ``target``."""
     return pa.Array.from_buffers(
         target, len(array), array.buffers()[:2], null_count=array.null_count, offset=array.offset, children=[child]
     )

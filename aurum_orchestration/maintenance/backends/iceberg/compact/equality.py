@@ -20,11 +20,13 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestEntry
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.name_mapping import NameMapping
 from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
 from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema, conform, field_id
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import BATCH_ROWS, DeletedRows, sequence_of
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import identified, mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
 from aurum_orchestration.maintenance.checksum import row_hashes
 
@@ -89,6 +91,7 @@ def fold_equality(
     ``data`` has for each delete file, by location, the data files that it applies to, as their sequence numbers
     tell; they are compared again key by key, since keys of several delete files are looked up together.
     """
+    mapping = mapping_of(metadata.properties)
     by_ids: defaultdict[tuple[int, ...], list[ManifestEntry]] = defaultdict(list)
     for item in deletes:
         ids = item.data_file.equality_ids
@@ -102,7 +105,7 @@ def fold_equality(
             for path, file in touched.items():
                 if sequence_of(file) < chunk.newest:
                     start = 0
-                    for keys in _read_keys(io, path, columns):
+                    for keys in _read_keys(io, path, columns, mapping):
                         into.add(path, start + np.flatnonzero(chunk.match(keys, sequence_of(file))))
                         start += keys.num_rows
 
@@ -174,15 +177,17 @@ def _chunks(io: FileIO, items: Sequence[ManifestEntry], columns: Sequence[KeyCol
         yield DeletedKeys(pa.concat_tables(parts), np.concatenate(numbers))
 
 
-def _read_keys(io: FileIO, location: str, columns: Sequence[KeyColumn]) -> Iterator[pa.Table]:
+def _read_keys(
+    io: FileIO, location: str, columns: Sequence[KeyColumn], mapping: NameMapping | None = None
+) -> Iterator[pa.Table]:
     """The key columns of a data or delete file, in batches, in the types of the keys; null where a file lacks one."""
     with open_parquet(io, location, ()) as file:
-        schema = file.schema_arrow
+        schema = identified(file.schema_arrow.empty_table(), mapping).schema
         top = {identity: field.name for field in schema if (identity := field_id(field)) is not None}
         if len(top) < len(schema):
             raise UnsupportedError(
                 f"{location} has columns without field ids",
-                hint="Files that were added without field ids need a rewrite by Spark or Trino.",
+                hint="Such files need the table property schema.name-mapping.default, or a rewrite by Spark.",
             )
         names = list(dict.fromkeys(top[column.path[0]] for column in columns if column.path[0] in top))
         if not names:
@@ -192,9 +197,16 @@ def _read_keys(io: FileIO, location: str, columns: Sequence[KeyColumn]) -> Itera
             return
         try:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
-                yield pa.table([_key(batch, column) for column in columns], _names(columns))
+                part = _identified(batch, mapping)
+                yield pa.table([_key(part, column) for column in columns], _names(columns))
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptTableError(f"{location} cannot be read: {error}") from error
+
+
+def _identified(batch: pa.RecordBatch, mapping: NameMapping | None) -> pa.RecordBatch:
+    if mapping is None:
+        return batch
+    return identified(pa.Table.from_batches([batch]), mapping).combine_chunks().to_batches()[0]
 
 
 def _names(columns: Sequence[KeyColumn]) -> list[str]:

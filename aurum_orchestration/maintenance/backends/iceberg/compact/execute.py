@@ -22,6 +22,7 @@ from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement,
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import ordering_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.sort import SortedRewrite
@@ -58,6 +59,7 @@ class CompactionExecution:
             state.table.metadata.properties, self.parameters.target_file_size_mb * MIB, state.table.schema()
         )
         self.ordering = ordering_of(state.table.metadata, self.parameters)
+        self.mapping = mapping_of(state.table.metadata.properties)
         self.names = NamedPaths(state.table.io)
         self.deletes = DeleteIndex(state.deletes, state.table.metadata.specs(), self.names)
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
@@ -127,7 +129,10 @@ class CompactionUnit(Unit):
     def _rewrite_of(self, members: Sequence[ManifestEntry]) -> Rewrite:
         """How the group is rewritten: with deletes folded in, with row groups copied, or plainly."""
         execution = self._execution
-        sources = [Source(path, file.file_size_in_bytes, file.record_count) for path, file in self._removed.items()]
+        sources = [
+            Source(path, file.file_size_in_bytes, file.record_count, execution.mapping)
+            for path, file in self._removed.items()
+        ]
         given = (execution.table.io, sources, execution.schema, execution.options, self._location)
         verify = execution.parameters.verify
         metadata = execution.state.table.metadata

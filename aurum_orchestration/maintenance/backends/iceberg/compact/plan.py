@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pyiceberg.manifest import DataFile, ManifestEntry
 
-from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import select_columns
 from aurum_orchestration.maintenance.backends.iceberg.compact.candidates import Weight, choose
@@ -18,6 +18,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
     is_readable,
 )
 from aurum_orchestration.maintenance.backends.iceberg.compact.equality import key_columns
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import identified, mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import Ordering, ordering_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
@@ -30,9 +31,6 @@ from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
 from aurum_orchestration.maintenance.planner.binpack import Bin, is_small
-
-NAME_MAPPING = "schema.name-mapping.default"
-"""The table property that tells readers the columns of files without field ids."""
 
 _RISK = "None for readers and writers: the old files stay until their snapshot expires; a concurrent delete wins."
 
@@ -109,13 +107,16 @@ def _files_refusal(state: TableState, chosen: Sequence[DataFile]) -> str | None:
     """Why the chosen files cannot be rewritten, or None."""
     if twice := len(chosen) - len({file.file_path for file in chosen}):
         return f"{twice:,} of the data files to be rewritten are listed twice: every row in them counts twice"
-    if chosen and NAME_MAPPING in state.table.metadata.properties:
+    if chosen:
         # one file tells of most tables whose files were added as they were; others are refused when they are read
-        with open_parquet(state.table.io, chosen[0].file_path, ()) as file:
-            try:
-                select_columns(file.schema_arrow, ())
-            except UnsupportedError as error:
-                return f"{error.detail}; {error.hint}"
+        mapping = mapping_of(state.table.metadata.properties)
+        try:
+            with open_parquet(state.table.io, chosen[0].file_path, ()) as file:
+                select_columns(identified(file.schema_arrow.empty_table(), mapping).schema, ())
+        except UnsupportedError as error:
+            return "; ".join(filter(None, (error.detail, error.hint)))
+        except CorruptTableError:
+            return None  # carrying the plan out says so, and which file it is
     return None
 
 

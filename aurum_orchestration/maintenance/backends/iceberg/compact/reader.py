@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
+from pyiceberg.table.name_mapping import NameMapping
 
 from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id, select_columns
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import has_ids, identified
 
 _BATCH_ROWS = 131_072
 _DICTIONARY_SHARE = 0.8
@@ -25,12 +27,13 @@ class GroupReader:
     correctness.
     """
 
-    def __init__(self, io: FileIO, target: pa.Schema) -> None:
-        self._io = io
+    def __init__(self, io: FileIO, target: pa.Schema, mapping: NameMapping | None = None) -> None:
+        self._io, self._mapping = io, mapping
         self._wanted = [field_id(field) for field in target]
         self._names = target.names
         self._encoded: list[str] | None = None
         self._seen: pa.Schema | None = None
+        self._by_name = False
         self._positions: list[int | None] = []
 
     def pieces(self, location: str, piece_bytes: int, groups: Sequence[int] | None = None) -> Iterator[pa.Table]:
@@ -38,7 +41,8 @@ class GroupReader:
 
         Only those of the row groups at the positions ``groups``, if given. What takes at most about
         ``piece_bytes`` in memory comes in one piece, more in batches of less.
-        Raises CorruptTableError, BackendUnavailableError, or UnsupportedError without field ids.
+        Raises CorruptTableError, BackendUnavailableError, or UnsupportedError for a file without field
+        ids whose columns no mapping names.
         """
         with self._open(location) as file:
             chosen = list(range(file.metadata.num_row_groups)) if groups is None else list(groups)
@@ -63,8 +67,10 @@ class GroupReader:
     def _select(self, table: pa.Table) -> pa.Table:
         # the field ids are in the metadata
         if self._seen is None or not table.schema.equals(self._seen, check_metadata=True):
-            self._positions = select_columns(table.schema, self._wanted)
-            self._seen = table.schema
+            self._seen, self._by_name = table.schema, not has_ids(table.schema)
+            self._positions = select_columns(identified(table.slice(0, 0), self._mapping).schema, self._wanted)
+        if self._by_name:
+            table = identified(table, self._mapping)
         columns = [
             pa.nulls(table.num_rows) if position is None else table.column(position) for position in self._positions
         ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
+from pyiceberg.table.name_mapping import NameMapping
 
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import conform
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet, reading
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data file to be replaced."""
+    """A data file to be replaced; ``mapping`` tells its columns when it has no field ids."""
 
     location: str
     bytes: int
     rows: int
+    mapping: NameMapping | None = None
 
 
 class Rewrite:
@@ -51,6 +53,7 @@ class Rewrite:
     ) -> None:
         self._io, self._sources, self._schema, self._options = io, sources, schema, options
         self._with_checksum = with_checksum
+        self._mapping = sources[0].mapping if sources else None
         self._total = sum(source.bytes for source in sources) or 1
         self._decoded: float = self._total
         self._writer: RollingWriter | Assembler = RollingWriter(io, schema, options, location)
@@ -70,7 +73,7 @@ class Rewrite:
 
     def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read everything and write the replacement. ``on_read`` is told the bytes of each file read."""
-        reader = GroupReader(self._io, self._schema)
+        reader = GroupReader(self._io, self._schema, self._mapping)
         group = RowGroup()
         done = 0.0
         try:

@@ -52,7 +52,7 @@ class SortedRewrite(FoldingRewrite):
     def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read everything and write it in order."""
         sizes = self._prepare(run)
-        reader = GroupReader(self._io, self._schema)
+        reader = GroupReader(self._io, self._schema, self._mapping)
         held: list[pa.Table] = []
         memory, stored = 0, 0.0
         try:
