@@ -94,7 +94,7 @@ def object_store() -> Iterator[ObjectStore]:
         # a folder on the system's disk is good enough
         "MINIO_CI_CD": "1",
     }
-    command = [
+    command: list[str | Path] = [
         provisioned / "minio",
         "server",
         folder / "data",

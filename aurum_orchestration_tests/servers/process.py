@@ -13,7 +13,7 @@ from aurum_orchestration_tests.servers.cache import ProvisioningError
 
 @contextmanager
 def running(
-    command: Sequence[str | Path],
+    command: Sequence[Path | str],
     answers: Callable[[], bool],
     *,
     folder: Path,
