@@ -87,10 +87,10 @@ def undoing(lake: Lakeside) -> dict[str, Any]:
 
 
 def where_files_are(table: Table) -> tuple[list[str], list[str]]:
-    """Names of files in quarantine and of those in their places, but for metadata files."""
+    """Names of files in quarantine and of those in their places, without metadata files, manifests and their drafts."""
+    told = {path for path in everything(table) if not path.name.startswith("manifest.jsonl") and path.suffix != ".json"}
     aside = quarantined(table)
-    placed = [path for path in everything(table) - aside if path.suffix != ".json" and path.name != "manifest.jsonl"]
-    return names(aside), names(placed)
+    return names(told & aside), names(told - aside)
 
 
 CASES = {

@@ -60,7 +60,8 @@ def reachable_files(table: Table) -> set[str]:
     found.update(map(normalised, paths))
     found.update(normalised(location) for location, _ in references.content_files(paths))
     # PyIceberg drops what it takes for the query or fragment of a URL
-    found.update({re.split(r"[?#;]", location)[0] for location in found if set(location) & set("?#;")})
+    odd = [location for location in found if "?" in location or "#" in location or ";" in location]
+    found.update(re.split(r"[?#;]", location)[0] for location in odd)
     return found
 
 

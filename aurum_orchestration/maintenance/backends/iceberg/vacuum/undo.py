@@ -29,7 +29,7 @@ def plan_restore(table: Table, result: MaintenanceResult) -> MaintenancePlan:
     killed before it was recorded. Raises UndoRefusedError when there is no quarantine of it.
     """
     places = places_of(table)
-    mine = [folder for folder in folders(places) if folder.operation_id == result.operation_id]
+    mine = [folder for folder in folders(places) if folder.operation_id == result.operation_id and folder.files]
     files = [file for folder in mine for file in folder.moved]
     if not mine and (back := _all_in_their_places(places, result)):
         return undo_plan(table, result, f"nothing to do: {count(back, 'file')} are where they were", [])
