@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from aurum_orchestration.cli.activity import Activity
-from aurum_orchestration.cli.output import print_json, print_text, speaks_unicode, stderr_console, stdout_console
+from aurum_orchestration.cli.output import (
+    print_json,
+    print_object,
+    print_text,
+    speaks_unicode,
+    stderr_console,
+    stdout_console,
+)
+from aurum_orchestration.cli.render.explain import render_explanation
 from aurum_orchestration.cli.render.reports import render_history, render_plans, render_run
 from aurum_orchestration.cli.render.status import render_discovered, render_status
 from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
@@ -39,6 +47,18 @@ def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -
     else:
         print_text(console, render_status(found, unicode=speaks_unicode(console)))
     if any(one.problem for one in found):
+        raise typer.Exit(FAILED)
+
+
+def explain(session: Session, table: str) -> None:
+    """``aurum explain``."""
+    told = session.call(lambda service: service.explain(table), Activity(stderr_console(), "Measuring the table"))
+    console = stdout_console()
+    if session.json:
+        print_object(told)
+    else:
+        print_text(console, render_explanation(told, unicode=speaks_unicode(console)))
+    if told.problem:
         raise typer.Exit(FAILED)
 
 

@@ -86,6 +86,24 @@ def status(
     commands.status(_session(context, output, fleet, verbose), table or (), operation or ())
 
 
+@app.command()
+def explain(
+    context: typer.Context,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Id of the table.")],
+    *,
+    output: options.ObjectOutput = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show what holds for one table, and where each value comes from.
+
+    Its policies value by value, its calendar, its owners, and what the planner makes of it now.
+    """
+    from aurum_orchestration.cli import commands
+
+    commands.explain(_session(context, output, fleet, verbose), table)
+
+
 @app.command(cls=OperationsCommand)
 def plan(
     context: typer.Context,

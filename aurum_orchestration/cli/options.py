@@ -56,6 +56,7 @@ MaxGib = Annotated[
     float | None, typer.Option(min=0, metavar="N", help="Read and write at most this many GiB, as predicted.")
 ]
 Output = Annotated[OutputFormat, typer.Option("--output", help="Text for people, or one JSON array on stdout.")]
+ObjectOutput = Annotated[OutputFormat, typer.Option("--output", help="Text for people, or one JSON object on stdout.")]
 FleetFile = Annotated[
     Path | None,
     typer.Option("--fleet", metavar="FILE", help="The fleet file. Default: AURUM_FLEET, else ./fleet.yaml."),

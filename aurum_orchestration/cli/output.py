@@ -49,6 +49,13 @@ def print_text(console: Console, renderable: RenderableType) -> None:
     console.file.flush()
 
 
+def print_object(item: BaseModel) -> None:
+    """Print one JSON object; a number that JSON lacks (NaN) becomes null."""
+    text = item.model_dump_json(indent=2, ensure_ascii=not speaks_unicode(stdout_console()))
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def print_json(shape: type[S], items: Sequence[S]) -> None:
     """Print one JSON array of ``shape``; a number that JSON lacks (NaN) becomes null."""
     text = TypeAdapter(list[shape]).dump_json(  # type: ignore[valid-type]

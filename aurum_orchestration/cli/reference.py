@@ -17,6 +17,7 @@ from typer.cli import get_docs_for_click
 from aurum_orchestration import errors
 from aurum_orchestration.cli.main import app
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
+from aurum_orchestration.maintenance.explanation import TableExplanation
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.operations.floors import Floor
@@ -28,8 +29,12 @@ SHAPES: dict[str, tuple[type[Shape], str]] = {
     "run": (OperationReport, "aurum run, aurum plan and aurum undo with --output json"),
     "history": (HistoryEntry, "aurum history --output json"),
     "discover": (TableEntry, "aurum discover --output json"),
+    "explain": (TableExplanation, "aurum explain --output json"),
 }
-"""File name -> the shape of the array's entries, and the commands that print it."""
+"""File name -> the shape of the array's entries (of the one object: see OBJECTS), and the commands that print it."""
+
+OBJECTS = frozenset({"explain"})
+"""What is printed as one object."""
 
 _MADE = "<!-- Made by `make docs` from aurum_orchestration/cli/reference.py. Change the code, not this page. -->"
 _UNITS = {"_mb": "MiB", "_days": "days", "_minutes": "minutes", "_files": "files", "_groups": "groups"}
@@ -44,9 +49,10 @@ def pages() -> dict[str, str]:
 
 
 def output_schema(name: str) -> dict[str, Any]:
-    """JSON Schema of what a command prints: an array of its shape."""
+    """JSON Schema of what a command prints: an array of its shape, or one object."""
     shape, printed_by = SHAPES[name]
-    schema = TypeAdapter(list[shape]).json_schema(mode="serialization")  # type: ignore[valid-type]
+    printed: Any = shape if name in OBJECTS else list[shape]  # type: ignore[valid-type]
+    schema = TypeAdapter(printed).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": printed_by, **schema}
 
 

@@ -106,6 +106,7 @@ def maintenance_sensor(
                 last_end=_last_ends(service, operation, examined),
                 cursor=Cursor.parse(context.cursor),
                 batch_size=batch_size,
+                budget=run_sync(service.night_budget(backend)),
             )
         except AurumError as error:
             return dg.SkipReason(f"backend {backend}: {told(error)}")

@@ -12,7 +12,7 @@ from aurum_orchestration.dagster_edge.report import told
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, TableHealth
 from aurum_orchestration.maintenance.planner.decide import closest
-from aurum_orchestration.maintenance.planner.rank import rank
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, rank
 from aurum_orchestration.maintenance.planner.words import count
 from aurum_orchestration.maintenance.survey import Examined
 
@@ -47,15 +47,17 @@ def plan_tick(
     last_end: Mapping[str, datetime | None],
     cursor: Cursor,
     batch_size: int,
+    budget: Budget = NO_BUDGET,
 ) -> Tick:
     """The tables that the planner wants the operation for, in batches, without those that have a run already.
 
     ``busy``: a run for the table is queued or in progress. ``last_end``: when the operation last ended on
-    a table, by its id. A table is requested once per state, last end and day: a run that died without a
-    trace is asked for again the next day, one that ended as soon as the planner says so.
+    a table, by its id. ``budget``: what may still be started tonight. A table is requested once per state,
+    last end and day: a run that died without a trace is asked for again the next day, one that ended as
+    soon as the planner says so.
     """
     decisions = [one for _, _, found in examined for one in found if one.operation == operation]
-    wanted, _ = rank(decisions)
+    wanted, cut = rank(decisions, budget)
     health = {one.table: one for one, _, _ in examined}
     keys = {decision.table: _key(health[decision.table], operation, last_end) for decision in wanted}
     fresh: list[Decision] = []
@@ -69,7 +71,7 @@ def plan_tick(
         name = _short(decision.table)
         if name in cursor.requested:
             remembered[name] = cursor.requested[name]
-    summary = _summary(operation, examined, [one for one in decisions if not one.act], fresh, waiting)
+    summary = _summary(operation, examined, [*(one for one in decisions if not one.act), *cut], fresh, waiting)
     return Tick(batches, Cursor(remembered), summary)
 
 

@@ -20,7 +20,13 @@ from aurum_orchestration.fleet.config import (
     backend_model,
 )
 from aurum_orchestration.fleet.fleet import Fleet
-from aurum_orchestration.fleet.policy import PolicyModels, builtin_policy_models, combined_problems, section_problems
+from aurum_orchestration.fleet.policy import (
+    CALENDAR_MODEL,
+    PolicyModels,
+    builtin_policy_models,
+    combined_problems,
+    section_problems,
+)
 from aurum_orchestration.fleet.problems import Key, Problem, as_error, from_detail
 from aurum_orchestration.fleet.table_id import literal_id, literal_prefix
 from aurum_orchestration.fleet.yaml_file import YamlFile
@@ -44,7 +50,7 @@ def load_fleet(
     Raises ConfigurationError that lists every problem with file, line and key.
     """
     settings = settings or AurumSettings.from_env()
-    models = builtin_policy_models() if policy_models is None else policy_models
+    models = builtin_policy_models() if policy_models is None else {**CALENDAR_MODEL, **policy_models}
     file = path or settings.fleet
     named = settings.names_fleet or file != settings.fleet
     if not named and not file.exists():

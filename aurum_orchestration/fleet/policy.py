@@ -30,6 +30,9 @@ from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
 
 PolicyModels = Mapping[str, type[BaseModel]]
 
+CALENDAR_MODEL: PolicyModels = {CALENDAR: CalendarPolicy}
+"""The section that every fleet knows, whatever its operations are."""
+
 
 class PolicyValue(NamedTuple):
     """One key of an effective policy and where its value comes from."""
@@ -42,7 +45,7 @@ class PolicyValue(NamedTuple):
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
     """The policy model of every operation that this package defines, and of the calendar."""
     return {
-        CALENDAR: CalendarPolicy,
+        **CALENDAR_MODEL,
         "backup": BackupPolicy,
         "bloat": BloatPolicy,
         "compaction": CompactionPolicy,
@@ -66,7 +69,7 @@ class PolicyBook:
 
     def __init__(self, config: FleetConfig, models: PolicyModels, rules: RuleIndex) -> None:
         self._config = config
-        self._models = models
+        self._models = {**CALENDAR_MODEL, **models}
         self._rules = rules
         self._effective: dict[tuple[str, tuple[int, ...], str], BaseModel] = {}
         self._by_content: dict[tuple[str, str], BaseModel] = {}

@@ -21,6 +21,7 @@ from aurum_orchestration.history.schema import facts, operations
 from aurum_orchestration.history.sql import upsert
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
 from aurum_orchestration.maintenance.planner.facts import NEVER_STARTED, PastRun, RunFacts, facts_of
+from aurum_orchestration.maintenance.planner.rank import Spent
 
 _RUNS_LOOKED_AT = 20
 _NO_FACTS_YET = {"consecutive_failures": 0, "consecutive_no_gain": 0, "engaged": False}
@@ -94,6 +95,25 @@ def results(
     # what SQL cannot tell of a glob is looked at here, row by row, until there are enough
     with connection.execution_options(yield_per=500).execute(query.where(_may_match(tables))) as rows:
         return [result_of(row) for row in islice((row for row in rows if wanted(row.table_id)), limit)]
+
+
+def spent(connection: Connection, backend: str, since: datetime) -> Spent:
+    """What was done on a backend since the moment, as a budget counts it: runs that only looked do not."""
+    rows = connection.execute(
+        select(operations.c.table_id, operations.c.metrics, operations.c.seconds).where(
+            operations.c.backend == backend,
+            operations.c.started_at >= since,
+            operations.c.dry_run.is_(False),
+            operations.c.status != MaintenanceStatus.SKIPPED.value,
+        )
+    ).all()
+    moved = ("bytes_rewritten", "bytes_added")
+    numbers = [metrics_from_text(row.metrics) for row in rows]
+    return Spent(
+        tables=frozenset(row.table_id for row in rows),
+        bytes=sum(metrics.get(name, 0.0) for metrics in numbers for name in moved),
+        seconds=sum(row.seconds for row in rows),
+    )
 
 
 def result(connection: Connection, operation_id: str) -> MaintenanceResult | None:

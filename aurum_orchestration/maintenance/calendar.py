@@ -144,6 +144,12 @@ class Closed:
     code: str
     opens: datetime | None
 
+    def __str__(self) -> str:
+        what = "in a blackout" if self.code == "blackout" else "outside its maintenance windows"
+        if self.opens is None:
+            return f"{what}, with no end in sight"
+        return f"{what} until {self.opens:%a %Y-%m-%d %H:%M %Z}"
+
 
 def closed(calendar: CalendarPolicy, now: datetime) -> Closed | None:
     """Why no work may start now, None when it may. ``now`` is in the zone that the calendar is meant in."""
@@ -154,6 +160,12 @@ def closed(calendar: CalendarPolicy, now: datetime) -> Closed | None:
     if calendar.windows and not _within(calendar.windows, now):
         return Closed("window", _next_opening(calendar, now))
     return None
+
+
+def night_began(now: datetime) -> datetime:
+    """The noon before ``now``, in its zone: from then on a night's budget counts."""
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
+    return noon if now.timestamp() >= noon.timestamp() else noon - timedelta(days=1)
 
 
 def _within(spans: Sequence[str], now: datetime) -> datetime | None:

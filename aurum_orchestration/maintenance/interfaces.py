@@ -206,7 +206,8 @@ class Decision:
     """What one operation should do to one table now: act (``act``) or not, and why.
 
     ``code`` is a short machine word for the reason (``recommended``, ``healthy``, ``cooldown``,
-    ``not-due``, ``back-off``, ``refused``, ``unmeasured``, ``disabled``, ``budget``, ``gains-nothing``).
+    ``not-due``, ``back-off``, ``refused``, ``unmeasured``, ``disabled``, ``budget``, ``gains-nothing``,
+    ``window``, ``blackout``). The priority is the table's, by its calendar.
     """
 
     table: TableId
@@ -216,6 +217,7 @@ class Decision:
     reason: str
     gain: Gain = Gain()
     cost: Cost = Cost()
+    priority: int = 0
 
 
 @dataclass

@@ -20,7 +20,7 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.planner.decide import WAITING
-from aurum_orchestration.maintenance.planner.rank import Budget, rank
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, rank
 from aurum_orchestration.maintenance.survey import Examined
 
 _A_PERSON_MAY = WAITING | {"disabled", "unmeasured"}
@@ -41,11 +41,13 @@ def choose(
     named: bool,
     budget: Budget | None,
     request: Callable[[Decision], MaintenanceConfig],
+    nights: Mapping[str, Budget] | None = None,
 ) -> Round:
     """Follow the decisions, or, when a person ``named`` the operations, everything but thresholds and refusals.
 
     A table that could not be measured is answered as failed. What is not to be done is answered as
-    skipped with the reason: every such decision when named, else only those that the budget cut.
+    skipped with the reason: every such decision when named, else only those that a budget cut: the one of
+    the round, or of a backend's night (``nights``, by backend).
     """
     wanted: list[Decision] = []
     left: list[Decision] = []
@@ -62,7 +64,17 @@ def choose(
                 wanted.append(replace(decision, act=True))
             elif named:
                 left.append(decision)
-    to_do, cut = rank(wanted, budget or Budget())
+    allowed: list[Decision] = []
+    cut: list[Decision] = []
+    for backend in dict.fromkeys(decision.table.backend for decision in wanted):
+        within, beyond = rank(
+            [decision for decision in wanted if decision.table.backend == backend],
+            (nights or {}).get(backend, NO_BUDGET),
+        )
+        allowed += within
+        cut += beyond
+    to_do, left_out = rank(allowed, budget or NO_BUDGET)
+    cut += left_out
     skipped = [
         _answer(request(decision), decision.table.backend, MaintenanceStatus.SKIPPED, decision.reason)
         for decision in (*cut, *left)

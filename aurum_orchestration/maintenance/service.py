@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,8 +24,10 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.batch import Request, as_they_end
+from aurum_orchestration.maintenance.calendar import night_began
 from aurum_orchestration.maintenance.connections import Backends
 from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook
+from aurum_orchestration.maintenance.explanation import TableExplanation, explain
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import (
     Decision,
@@ -41,7 +43,7 @@ from aurum_orchestration.maintenance.operations.undo import UNDO, UndoOperation
 from aurum_orchestration.maintenance.planner.debt import debt_score
 from aurum_orchestration.maintenance.planner.decide import decide
 from aurum_orchestration.maintenance.planner.facts import RunFacts
-from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, Spent
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.rounds import choose, overriding
 from aurum_orchestration.maintenance.running import ProgressHook
@@ -274,10 +276,10 @@ class MaintenanceService:
         """One round over the tables that the globs (none: all) mean: what ``aurum run`` does.
 
         Without ``operations`` it follows the planner's decisions, cooldown included. With them it passes
-        over cooldown and ``enabled: false``, but not over thresholds: nothing to do is ``skipped``.
-        ``parameters`` go before the policies'. ``budget`` caps the round. Results: what was done, best
-        first, then what was skipped, then what could not be measured (``failed``). When cancelled, what
-        runs ends as ``cancelled``, told to ``on_result``.
+        over cooldown, windows, the nights' budgets and ``enabled: false``, but not over thresholds: nothing
+        to do is ``skipped``. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
+        what was done, best first, then what was skipped, then what could not be measured (``failed``).
+        When cancelled, what runs ends as ``cancelled``, told to ``on_result``.
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
@@ -293,14 +295,48 @@ class MaintenanceService:
                 parameters=given,
             )
 
-        chosen = choose(examined, named=bool(named), budget=budget, request=request)
+        nights = {} if named else await self._nights({health.backend for health, _, _ in examined})
+        chosen = choose(examined, named=bool(named), budget=budget, request=request, nights=nights)
         done = await self._carry_out([self._understood(request(one)) for one in chosen.to_do], on_result, progress)
         if on_result is not None:
             for answer in chosen.answered:
                 on_result(answer)
         return [*done, *chosen.answered]
 
+    async def night_budget(self, backend: str) -> Budget:
+        """What the planner may still start on a backend tonight: its caps, and what was spent since noon."""
+        caps = self.fleet.backends[backend].budget
+        if caps.tables is caps.gib is caps.minutes is None:
+            return NO_BUDGET
+        try:
+            spent = await in_thread(self.history.spent, backend, night_began(datetime.now(self.fleet.zone)))
+        except HistoryUnavailableError as error:
+            _log.warning("the budget of %s is taken as unspent, the history does not answer: %s", backend, error)
+            spent = Spent()
+        return Budget(
+            tables=caps.tables,
+            bytes=None if caps.gib is None else caps.gib * 1024**3,
+            seconds=None if caps.minutes is None else caps.minutes * 60,
+            spent=spent,
+            name="night's budget",
+        )
+
+    async def explain(self, table: str) -> TableExplanation:
+        """What holds for one table, where each value comes from, and what the planner makes of it now.
+
+        Raises UnknownNameError for a table nobody lists, RequestError for a glob that means several.
+        """
+        examined = await self.health([table])
+        if len(examined) != 1:
+            raise RequestError(f"{table!r} means {len(examined):,} tables", hint="explain takes the id of one table.")
+        backend = self.backends.get(examined[0][0].backend)
+        operations = [str(operation) for operation in backend.supported_operations]
+        return explain(self.fleet, examined[0], operations, datetime.now(self.fleet.zone))
+
     # --- inside
+
+    async def _nights(self, backends: Collection[str]) -> Mapping[str, Budget]:
+        return {name: await self.night_budget(name) for name in backends if name in self.fleet.backends}
 
     def _surveyor(self) -> Surveyor:
         return Surveyor(self.fleet, self.backends, self._patience)
@@ -325,7 +361,7 @@ class MaintenanceService:
         facts = await self._facts(chosen if globs else None)
 
         def judge() -> list[Examined]:
-            now = datetime.now(UTC)
+            now = datetime.now(self.fleet.zone)
             considered = {
                 name: operations or self._planned_on(name) for name in {one.table.backend for one in measured}
             }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.calendar import ALWAYS, CALENDAR, CalendarPolicy, Closed, closed
 from aurum_orchestration.maintenance.interfaces import Decision, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.operations.base import TriggerPolicy
 from aurum_orchestration.maintenance.planner.assessment import Assessment
@@ -17,7 +19,7 @@ from aurum_orchestration.maintenance.planner.words import count, moment
 FactsLookup = Mapping[tuple[str, str], RunFacts]
 """Facts by (id of the table as text, name of the operation)."""
 
-WAITING = frozenset({"cooldown", "back-off", "gains-nothing", "not-due"})
+WAITING = frozenset({"cooldown", "back-off", "gains-nothing", "not-due", "window", "blackout"})
 """Codes of decisions that would act if their time had come. A person who names the operation passes over them."""
 
 FIRST_PAUSE = timedelta(minutes=40)
@@ -36,6 +38,8 @@ _ORDER = {
     "cooldown": 1,
     "back-off": 1,
     "gains-nothing": 1,
+    "window": 1,
+    "blackout": 1,
     "refused": 2,
     "unmeasured": 3,
     "not-due": 4,
@@ -53,14 +57,21 @@ def decide(
 ) -> list[Decision]:
     """One decision per operation considered (none named: all that have a trigger), the most important first.
 
-    ``now`` and the times in ``facts`` are taken as UTC when they have no zone. Odd numbers (NaN, negative,
+    ``now`` and the times in ``facts`` are taken as UTC when they have no zone; windows and blackouts are meant
+    in the zone of ``now``. Odd numbers (NaN, negative,
     absent) never raise: they lead to a decision not to act.
     """
     name = str(health.table)
     names = TRIGGERS if operations is None else operations
+    calendar = policy(health.table, CALENDAR)
+    if not isinstance(calendar, CalendarPolicy):
+        calendar = ALWAYS
+    here = _Now(now, closed(calendar, now if now.tzinfo else as_utc(now)))
     decisions = [
-        _decide_one(health, operation, policy, facts.get((name, operation), NO_FACTS), now) for operation in names
+        _decide_one(health, operation, policy, facts.get((name, operation), NO_FACTS), here) for operation in names
     ]
+    if calendar.priority:
+        decisions = [replace(decision, priority=calendar.priority) for decision in decisions]
     if len(decisions) > 1:
         decisions.sort(key=_importance)
     return decisions
@@ -105,7 +116,15 @@ def _importance(decision: Decision) -> tuple[int, float, float, str, TableId]:
     )
 
 
-def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts: RunFacts, now: datetime) -> Decision:
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """The moment, and why the table's calendar lets no work start at it."""
+
+    at: datetime
+    shut: Closed | None
+
+
+def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts: RunFacts, now: _Now) -> Decision:
     table = health.table
     trigger = TRIGGERS.get(operation)
     if trigger is None:
@@ -122,7 +141,9 @@ def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts
     if not found.crossed:
         code = "not-due" if found.possible else "healthy"
         return Decision(table, operation, False, code, f"healthy: {found.reason}", found.gain, found.cost)
-    code, waits = _wait(cast(TriggerPolicy, rules), facts, now, routine=found.routine)
+    code, waits = _wait(cast(TriggerPolicy, rules), facts, now.at, routine=found.routine)
+    if code == "recommended" and now.shut is not None:
+        code, waits = "not-due" if found.routine else now.shut.code, str(now.shut)
     reason = f"{found.reason}; {waits}" if waits else found.reason
     return Decision(table, operation, code == "recommended", code, reason, found.gain, found.cost)
 

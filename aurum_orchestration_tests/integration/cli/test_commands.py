@@ -55,6 +55,26 @@ def test_golden_json_before_and_after(home: Path) -> None:
         assert_golden(f"lake/{name}.json", text + "\n")
 
 
+def test_explain_tells_where_each_value_comes_from(home: Path) -> None:
+    text = aurum("explain", TRADES)
+    assert (text.code, text.err) == (0, "")
+    assert "compaction: " in text.out
+    assert "default" in text.out
+    told = aurum("explain", TRADES, *JSON)
+    jsonschema.validate(told.json, output_schema("explain"))
+    sections = {one["operation"]: one for one in told.json["operations"]}
+    sources = {entry["key"]: entry["source"] for entry in sections["compaction"]["policy"]}
+    assert sources["enabled"] == "default"
+    assert any(source.startswith(("fleet (", "match ", "backend ")) for source in sources.values())
+    assert sections["compaction"]["decision"]["code"] == "recommended"
+
+
+def test_explain_of_an_unknown_table_offers_the_nearest(shared_home: Path) -> None:  # noqa: ARG001 - sets the fleet
+    outcome = aurum("explain", "lake.market.trade")
+    assert outcome.code == 2
+    assert TRADES in outcome.err
+
+
 def _without_file_names(outcome: Outcome) -> object:
     """File names are random, so their number stands for them; steps end in any order."""
     value = outcome.json

@@ -660,3 +660,74 @@ def test_a_service_comes_from_the_environment_and_touches_nothing(
     assert isinstance(service.history, History)
     assert service.history.operations() == []
     assert list(tmp_path.iterdir()) == []
+
+
+# --- calendar and nights
+
+
+def with_rules(lake: Lake, **backend: Any) -> MaintenanceService:
+    lake.config["backends"]["disk"] |= backend
+    return lake.make()
+
+
+async def test_a_round_respects_blackouts_and_a_person_passes_over_them(lake: Lake) -> None:
+    lake.table("a", 8)
+    closed = with_rules(lake, policy={"calendar": {"blackouts": ["00:00-24:00"]}})
+    assert statuses(await closed.maintain()) == []
+    ((_, _, decisions),) = [one for one in await closed.health() if one[0].table.name == "a"]
+    assert decisions[0].code == "blackout"
+    assert statuses(await closed.maintain(operations=["compaction"])) == [("disk.ns.a", "completed")]
+
+
+async def test_a_night_spends_its_budget_once(lake: Lake) -> None:
+    lake.table("a", 9)
+    lake.table("b", 6)
+    service = with_rules(lake, budget={"tables": 1})
+    first = await service.maintain()
+    assert statuses(first) == [("disk.ns.a", "completed"), ("disk.ns.b", "skipped")]
+    again = await service.maintain()
+    assert statuses(again) == [("disk.ns.b", "skipped")]
+    assert "the night's budget of 1 table is used up" in again[0].reason
+    # the budget caps the planner, not a person
+    assert statuses(await service.maintain(["disk.ns.b"], ["compaction"])) == [("disk.ns.b", "completed")]
+
+
+async def test_dry_runs_and_skipped_operations_spend_nothing(lake: Lake) -> None:
+    lake.table("a", 9)
+    service = with_rules(lake, budget={"tables": 1})
+    await service.maintain(dry_run=True)
+    lake.table("idle", 1)
+    await service.maintain(["disk.ns.idle"], ["compaction"])
+    assert (await service.night_budget("disk")).spent.tables == frozenset()
+    await service.maintain()
+    spent = (await service.night_budget("disk")).spent
+    assert spent.tables == {"disk.ns.a"}
+    assert spent.seconds > 0
+
+
+async def test_without_caps_the_history_is_not_asked(lake: Lake) -> None:
+    assert await lake.service.night_budget("disk") == Budget()
+
+
+async def test_explain_tells_every_value_with_its_source(lake: Lake) -> None:
+    lake.table("a", 8)
+    service = with_rules(lake, policy={"calendar": {"windows": ["2020-01-01/2020-01-02"]}}, budget={"minutes": 30})
+    told = await service.explain("disk.ns.a")
+    (compaction,) = [one for one in told.operations if one.operation == "compaction"]
+    values = {entry.key: (entry.value, entry.source) for entry in compaction.policy}
+    assert values["trigger_excess_files"] == (3, "fleet")
+    assert values["verify"] == (True, "default")
+    assert compaction.decision is not None
+    assert compaction.decision.code == "window"
+    assert told.closed == "outside its maintenance windows, with no end in sight"
+    assert {entry.key: entry.source for entry in told.calendar}["windows"] == "backend disk"
+    assert told.budget == {"minutes": 30}
+
+
+async def test_explain_takes_one_table(lake: Lake) -> None:
+    lake.table("a", 1)
+    lake.table("b", 1)
+    with pytest.raises(RequestError, match="2 tables"):
+        await lake.service.explain("disk.ns.*")
+    with pytest.raises(UnknownNameError):
+        await lake.service.explain("disk.ns.c")

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aurum_orchestration.errors import BackendUnavailableError
-from aurum_orchestration.maintenance.interfaces import Cost, Decision, Gain, MaintenanceStatus, TableHealth
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
+from aurum_orchestration.maintenance.interfaces import (
+    Cost,
+    Decision,
+    Gain,
+    MaintenanceStatus,
+    PolicyLookup,
+    TableHealth,
+)
 from aurum_orchestration.maintenance.metrics import HEALTH_METRICS
 from aurum_orchestration.maintenance.planner.debt import debt_score
 from aurum_orchestration.maintenance.planner.decide import (
@@ -22,6 +32,7 @@ from aurum_orchestration.maintenance.planner.decide import (
     pause_after,
 )
 from aurum_orchestration.maintenance.planner.facts import GIB, NO_FACTS, RunFacts
+from aurum_orchestration.maintenance.planner.rank import rank
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration_tests.unit.planner.builders import (
     KEY,
@@ -340,3 +351,40 @@ def test_closest_is_what_waits_then_what_has_most_to_win() -> None:
 def test_a_table_is_healthy_when_no_trigger_is_crossed(codes: list[str]) -> None:
     assume(codes)
     assert healthy([some(code, 1) for code in codes]) == (set(codes) == {"healthy"})
+
+
+def with_calendar(rules: PolicyLookup, **calendar: object) -> PolicyLookup:
+    made = CalendarPolicy.model_validate(calendar)
+    return lambda table, section: made if section == CALENDAR else rules(table, section)
+
+
+def test_what_is_needed_waits_for_its_window_and_says_when_it_opens() -> None:
+    # NOW is a Saturday noon in UTC
+    rules = with_calendar(policy(), windows=["Sat 22:00-24:00"])
+    (decision,) = decide(sick(), rules, {}, NOW, ["compaction"])
+    assert (decision.act, decision.code) == (False, "window")
+    assert "outside its maintenance windows until Sat 2026-01-31 22:00 UTC" in decision.reason
+    assert not healthy([decision])
+    (later,) = decide(sick(), rules, {}, NOW.replace(hour=22), ["compaction"])
+    assert later.act
+
+
+def test_a_blackout_closes_a_window() -> None:
+    rules = with_calendar(policy(), windows=["00:00-24:00"], blackouts=["2026-01-31/2026-02-02"])
+    (decision,) = decide(sick(), rules, {}, NOW, ["compaction"])
+    assert (decision.act, decision.code) == (False, "blackout")
+    assert "until Mon 2026-02-02 00:00 UTC" in decision.reason
+
+
+def test_windows_are_meant_in_the_zone_of_now() -> None:
+    rules = with_calendar(policy(), windows=["13:00-13:30"])
+    assert decide(sick(), rules, {}, NOW.astimezone(ZoneInfo("Europe/Berlin")), ["compaction"])[0].act
+    assert not decide(sick(), rules, {}, NOW, ["compaction"])[0].act
+
+
+def test_a_table_of_higher_priority_comes_first_though_it_gains_less() -> None:
+    rules = with_calendar(policy(), priority=5)
+    small = decide(sick(100), rules, {}, NOW, ["compaction"])
+    large = decide(replace(sick(9000), table=TableId("lake", ("flights", "other"))), policy(), {}, NOW, ["compaction"])
+    taken, _ = rank([*large, *small])
+    assert [decision.table for decision in taken] == [small[0].table, large[0].table]

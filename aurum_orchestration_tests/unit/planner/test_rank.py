@@ -133,11 +133,11 @@ def test_a_smaller_one_behind_what_does_not_fit_is_taken() -> None:
         (Budget(tables=1), "many files; not this time: the budget of 1 table is used up"),
         (
             Budget(bytes=4 * GIB),
-            "many files; not this time: it moves 3 GiB, 2.5 GiB of the budget's 4 GiB are left",
+            "many files; not this time: it moves 3 GiB, the budget of 4 GiB has 2.5 GiB left",
         ),
         (
             Budget(seconds=70),
-            "many files; not this time: it takes 60.0 s, 10.0 of the budget's 70.0 s are left",
+            "many files; not this time: it takes 60.0 s, the budget of 70.0 s has 10.0 s left",
         ),
     ],
 )
