@@ -12,13 +12,12 @@ A test makes a :class:`Case` and calls :func:`kill_at_every_step` or, as a short
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -133,7 +132,7 @@ class Scene:
         code = self._victim(0, theirs)
         theirs.close()
         assert code == 0, f"the undisturbed run ended with {code}"
-        status, reason, steps = mine.recv()
+        status, reason, steps, _ = mine.recv()
         mine.close()
         assert status == "completed", reason
         with Lakeside.at(self.home) as lake:
@@ -230,13 +229,3 @@ def _kill(scene: Scene, numbers: Sequence[int], subtests: Any) -> None:
         with subtests.test(step=f"{number}/{len(scene.steps)}: {scene.steps[number - 1]}"):
             scene.kill(number)
             check_after_kill(scene)
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    """The process stands still (SIGSTOP) inside."""
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)

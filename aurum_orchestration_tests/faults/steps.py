@@ -9,9 +9,10 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from sqlalchemy import Engine, event
@@ -21,6 +22,7 @@ import aurum_orchestration.maintenance.backends.iceberg.compact.execute
 import aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.execute
 import aurum_orchestration.maintenance.backends.iceberg.retention.execute
 import aurum_orchestration.maintenance.backends.iceberg.vacuum.execute  # noqa: F401
+from aurum_orchestration.maintenance.executor import MaintenanceExecutor
 from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside
 
 _READING = ("SELECT", "PRAGMA", "BEGIN")
@@ -28,39 +30,43 @@ _READING = ("SELECT", "PRAGMA", "BEGIN")
 
 @dataclass(frozen=True)
 class Victim:
-    """What it is to do: an operation on ``lake.ns.t``, or an undo; and before which step it dies (0: none)."""
+    """What it is to do: an operation on ``lake.ns.t``, or an undo; before which step it dies (0: none), and by what.
+
+    With SIGSTOP it stands still there and goes on when it is continued. ``ttl``: its lease's life in seconds.
+    """
 
     home: Path
     operation: str
     parameters: Mapping[str, Any]
     undo: str | None
     at: int
+    by: int = signal.SIGKILL
+    ttl: float | None = None
 
 
 @dataclass
 class Steps:
-    """Counts the writes below a folder; kills the process before step ``at``."""
+    """Counts the writes below a folder; kills the process before step ``at``, by the signal ``by``."""
 
     folder: str
     at: int
+    by: int = signal.SIGKILL
     taken: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, what: str, path: str = "") -> None:
-        """Count a step; the last one that is counted is not done."""
+        """Count a step; the last one that is counted is not done, or later."""
         if self.reached(what, path):
-            die()
+            self.halt()
+
+    def halt(self) -> None:
+        """Be killed as by kill -9, where nothing is cleaned up, or stand still."""
+        os.kill(os.getpid(), self.by)
 
     def reached(self, what: str, path: str = "") -> bool:
         with self._lock:
             self.taken.append(f"{what} {path.removeprefix('file://').removeprefix(self.folder)}".rstrip())
             return len(self.taken) == self.at
-
-
-def die() -> NoReturn:
-    """Be killed as by kill -9: nothing is cleaned up."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("still alive")
 
 
 class _Torn:
@@ -77,9 +83,11 @@ class _Torn:
             self._begun = True
             if self._steps.reached("write half of", self._location):
                 content = memoryview(content).cast("B")
-                self._stream.write(content[: len(content) // 2])
+                half = len(content) // 2
+                self._stream.write(content[:half])
                 self._stream.flush()
-                die()
+                self._steps.halt()
+                return half + self._stream.write(content[half:])
         return self._stream.write(content)
 
     def close(self) -> None:
@@ -136,6 +144,7 @@ def _audit(steps: Steps, name: str, arguments: tuple[Any, ...]) -> None:
         steps.take("create", path)
         if steps.reached("write half of", path):
             _tear(path)
+            steps.halt()
     elif name == "os.rename":
         steps.take("rename", path)
     elif (name == "os.remove" and os.path.lexists(path)) or (name == "os.rmdir" and Path(path).is_dir()):
@@ -144,16 +153,18 @@ def _audit(steps: Steps, name: str, arguments: tuple[Any, ...]) -> None:
         steps.take("make folder", path)
 
 
-def _tear(path: str) -> NoReturn:
+def _tear(path: str) -> None:
     """Leave the beginning of a file. Without Python's own open, which is being watched here."""
     shell = os.posix_spawn("/bin/sh", ["sh", "-c", 'printf "{\\"vers" > "$0"', path], dict(os.environ))
     os.waitpid(shell, 0)
-    die()
 
 
 def victim(given: Victim, answer: Connection | None) -> None:
-    """Do the operation; when it lives, answer with the status, its reason and the steps it took."""
-    steps = Steps(str(given.home), given.at)
+    """Do the operation; when it lives, answer with the status, its reason, the steps it took, the problem."""
+    steps = Steps(str(given.home), given.at, given.by)
+    if given.ttl is not None:
+        defaults: Any = MaintenanceExecutor.__init__.__kwdefaults__
+        defaults["lease_ttl"] = timedelta(seconds=given.ttl)
     with Lakeside.at(given.home) as lake:
         arm(steps)
         if given.undo is not None:
@@ -162,4 +173,6 @@ def victim(given: Victim, answer: Connection | None) -> None:
             result = lake.run(given.operation, **given.parameters)
     if answer is not None:
         with closing(answer):
-            answer.send((str(result.status), result.reason, steps.taken))
+            answer.send(
+                (str(result.status), result.reason, steps.taken, result.problem.type if result.problem else None)
+            )

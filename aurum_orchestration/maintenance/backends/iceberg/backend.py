@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from aurum_orchestration.errors import (
     ConfigurationError,
+    CorruptTableError,
     RequestError,
+    StateDriftedError,
     UndoRefusedError,
     UnsupportedError,
     nearest,
@@ -144,7 +146,14 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         """Plan an operation from the table's metadata."""
         handler = handler_of(operation)
-        plan: MaintenancePlan = handler.plan(self._load(table), table, parameters)
+        loaded = self._load(table)
+        try:
+            plan: MaintenancePlan = handler.plan(loaded, table, parameters)
+        except CorruptTableError as error:
+            if self._load(table).metadata_location == loaded.metadata_location:
+                raise
+            # planned without the lease: an expiry may delete what an older state of the table still names
+            raise StateDriftedError(f"the table changed while it was read: {error.detail}") from error
         return plan
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
@@ -157,9 +166,11 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return plan
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
-        """The steps of a plan, on the table as it is now."""
+        """The steps of a plan, on the table as it is now. They commit only while the run holds its lease."""
+        from aurum_orchestration.maintenance.backends.iceberg.fencing import fenced
+
         run.check()
-        table = self._load(TableId.parse(plan.table))
+        table = fenced(self._load(TableId.parse(plan.table)), run.still_mine)
         execution: PlanExecution
         if plan.operation == UNDO:
             execution = handler_of(plan.parameters["operation"]).undo_execution(plan, table)

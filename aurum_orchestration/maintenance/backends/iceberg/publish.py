@@ -34,6 +34,7 @@ from pyiceberg.table.update import (
 from requests import RequestException
 
 from aurum_orchestration.errors import (
+    AurumError,
     BackendUnavailableError,
     CommitConflictError,
     CommitStateUnknownError,
@@ -133,6 +134,9 @@ def publish(table: Table, snapshot_id: int, build: Callable[[Table, Snapshot], S
             raise
         try:
             return Committed(_swap(table, head, snapshot), snapshot_id, head.snapshot_id, attempt)
+        except AurumError:  # the lease is lost; the catalog was not asked
+            builder.remove()
+            raise
         except Exception as error:
             try:
                 table = _read_back(table, error, lambda now: now.snapshot_by_id(snapshot_id) is not None, wait)
@@ -164,6 +168,8 @@ def commit_updates(
     for _ in range(_ATTEMPTS):
         try:
             return _commit(table, needed, wanted)
+        except AurumError:  # the lease is lost; the catalog was not asked
+            raise
         except Exception as error:
             table = _read_back(table, error, took_place, wait)
             if took_place(table.metadata):
