@@ -69,7 +69,16 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "files_deleted": Metric("files", "Files removed from storage."),
     "bytes_deleted": Metric("bytes", "Size of the files removed from storage."),
     "files_left": Metric("files", "Files that could not be removed or moved; the next vacuum tries again."),
-    "rows_deleted": Metric("rows", "Rows removed from the table."),
+    "rows_deleted": Metric(
+        "rows", "Rows removed from the table; of files that leave as a whole also those that delete files hid already."
+    ),
+    "files_removed": Metric(
+        "files", "Data files taken out of main as a whole; on storage until their snapshots expire."
+    ),
+    "bytes_removed": Metric("bytes", "Size of the data files taken out of main."),
+    "old_rows_left_at_most": Metric(
+        "rows", "Rows of files that stay though some of them may be past their time: no more than these are left."
+    ),
     "snapshots_expired": Metric("snapshots", "Snapshots taken out of the table's metadata."),
     "files_quarantined": Metric("files", "Orphan files set aside."),
     "bytes_quarantined": Metric("bytes", "Size of the orphan files set aside."),

@@ -42,7 +42,7 @@ class RetentionParameters(FlooredParameters, OperationParameters):
     rewrite_files: bool = Field(
         default=False,
         description="True: files that hold both old and younger rows are rewritten without the old ones. "
-        "False: only files that are old as a whole leave the table, which reads and writes no data.",
+        "False: only files that are old as a whole leave the table; no data is written.",
     )
     time_zone: str = Field(
         default="UTC", description="IANA zone in which a time_column without zone was written, e.g. Europe/Berlin."

@@ -11,12 +11,8 @@ from pyiceberg.table import Table
 from pyiceberg.table.statistics import PartitionStatisticsFile, StatisticsFile
 from pyiceberg.table.update import SetPartitionStatisticsUpdate
 
-from aurum_orchestration.errors import UnsupportedError
-from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
-from aurum_orchestration.maintenance.backends.iceberg.retention.plan import plan_retention
 from aurum_orchestration.maintenance.iceberg import FUNCTIONS, expire_snapshots
-from aurum_orchestration.maintenance.operations.retention import RetentionParameters
 from aurum_orchestration_tests.iceberg_deletes import add_position_deletes, live_data_files
 from aurum_orchestration_tests.integration.cleanup.judges import (
     NOW,
@@ -45,13 +41,6 @@ def eventful(lake: Lakeside) -> Table:
     add_position_deletes(table, {live_data_files(table)[0].file_path: [0, 3]})
     table.append(rows(table, 2000, region="branch"), branch="work")
     return table.refresh()
-
-
-def test_rows_are_not_deleted_by_time_and_that_is_said(lake: Lakeside) -> None:
-    table = eventful(lake)
-    parameters = RetentionParameters(time_column="at")
-    with pytest.raises(UnsupportedError, match="deleting rows by time \\(at\\) is not there yet"):
-        plan_retention(table, TableId("lake", tuple(table.name())), parameters)
 
 
 def test_everything_that_nothing_refers_to_is_gone_and_what_stays_keeps_its_rows(lake: Lakeside) -> None:

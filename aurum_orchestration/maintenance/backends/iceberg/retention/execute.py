@@ -14,7 +14,8 @@ from aurum_orchestration.maintenance.backends.iceberg.reachability import Refere
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import Expired, commit_expiry, refuse_drift
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry
 from aurum_orchestration.maintenance.backends.iceberg.retention.lost_refs import lost_refs, put_back
-from aurum_orchestration.maintenance.backends.iceberg.retention.plan import expirable_now
+from aurum_orchestration.maintenance.backends.iceberg.retention.plan import EXPIRE, expirable_now
+from aurum_orchestration.maintenance.backends.iceberg.retention.row_units import RowRemoval
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, still_unreachable
 from aurum_orchestration.maintenance.backends.iceberg.storage import DELETED, MISSING, Storage
 from aurum_orchestration.maintenance.interfaces import (
@@ -29,7 +30,7 @@ from aurum_orchestration.maintenance.operations.retention import RetentionParame
 from aurum_orchestration.maintenance.planner.words import count
 
 _BATCH = 1000
-_NO_UNDO = "nothing brings expired snapshots back: their files are deleted"
+NO_UNDO = "nothing brings expired snapshots back: their files are deleted"
 _LATER = "the next vacuum removes what is left"
 
 _log = logging.getLogger(__name__)
@@ -49,8 +50,14 @@ class RetentionExecution:
         uuid = str(self.table.metadata.table_uuid)
         if uuid != self.plan.fingerprint["table_uuid"]:
             raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
+        rows: RowRemoval | None = None
         for step in self.plan.steps:
-            yield ExpireUnit(step, self)
+            if step.action == EXPIRE:
+                self.table = rows.table if rows is not None else self.table
+                yield ExpireUnit(step, self)
+            else:
+                rows = rows or RowRemoval(self.plan, self.table, self.parameters)
+                yield rows.unit(step)
 
 
 class ExpireUnit(Unit):
@@ -93,7 +100,7 @@ class ExpireUnit(Unit):
                 "files_deleted": 0.0,
                 "bytes_deleted": 0.0,
             },
-            undo=_NO_UNDO,
+            undo=NO_UNDO,
         )
         deletable = self._deletable(expired, run, outcome)
         if deletable is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
-from aurum_orchestration.errors import CorruptTableError, UnsupportedError
+from aurum_orchestration.errors import CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
@@ -22,6 +22,7 @@ from aurum_orchestration.maintenance.backends.iceberg.reachability import (
 from aurum_orchestration.maintenance.backends.iceberg.refusals import GC_ENABLED
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import refs_of
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry, Rules, expirable, wrong_property
+from aurum_orchestration.maintenance.backends.iceberg.retention.row_plan import RowPlan, plan_rows
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, held_only_by
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.retention import RetentionParameters
@@ -38,21 +39,18 @@ _RISK = (
 def plan_retention(table: Table, table_id: TableId, parameters: RetentionParameters) -> MaintenancePlan:
     """The plan for a table as it is now.
 
-    Raises UnsupportedError with the reason when its files are not its own or rows are to be deleted by time,
-    CorruptTableError when what its snapshots refer to cannot be read.
+    Old rows leave main first, then snapshots expire: the one that still has the rows is never among these.
+    Raises UnsupportedError with the reason when its files are not its own or rows cannot be deleted,
+    RequestError for a time column that is not there, CorruptTableError when what its snapshots refer to
+    cannot be read.
     """
-    if parameters.time_column is not None:
-        raise UnsupportedError(
-            f"deleting rows by time ({parameters.time_column}) is not there yet; without time_column snapshots expire",
-            table=str(table_id),
-            operation=OperationType.RETENTION,
-        )
     metadata = table.metadata
     refuse_foreign_files(metadata, OperationType.RETENTION)
-    steps: list[PlanStep] = []
+    rows = RowPlan() if parameters.time_column is None else plan_rows(table, table_id, parameters)
+    steps = [step.model_copy(update={"number": number}) for number, step in enumerate(rows.steps, 1)]
     planned = expirable_now(metadata, parameters)
     unreachable = Unreachable()
-    warnings: list[str] = []
+    warnings = list(rows.warnings)
     if planned.snapshots or planned.refs:
         refuse_lossy_commit(table)
         gone = set(planned.snapshots)
@@ -60,12 +58,13 @@ def plan_retention(table: Table, table_id: TableId, parameters: RetentionParamet
         unreachable = held_only_by(expiring, metadata, References(Files(table.io.properties, table.io)))
         steps.append(_expire_step(len(steps) + 1, planned, unreachable))
         warnings += _outside(unreachable, metadata)
+    told = _reason(metadata, planned, unreachable, parameters)
     return MaintenancePlan(
         table=str(table_id),
         backend=table_id.backend,
         operation=OperationType.RETENTION,
         parameters=parameters.model_dump(),
-        reason=_reason(metadata, planned, unreachable, parameters),
+        reason=("" if steps else "nothing to do: ") + "; ".join(filter(None, (rows.told, told))),
         fingerprint=fingerprint(metadata),
         steps=steps,
         warnings=warnings,
@@ -127,9 +126,9 @@ def _reason(metadata: TableMetadata, planned: Expiry, unreachable: Unreachable, 
     total = len(metadata.snapshots)
     if not planned.snapshots and not planned.refs:
         if not total:
-            return "nothing to do: the table has no snapshot"
+            return "the table has no snapshot"
         return (
-            f"nothing to do: each of {count(total, 'snapshot')} is younger than {parameters.retention_days:g} days, "
+            f"each of {count(total, 'snapshot')} is younger than {parameters.retention_days:g} days, "
             f"among the last {parameters.retain_last} or kept by a ref or by the table's own properties"
         )
     return (
