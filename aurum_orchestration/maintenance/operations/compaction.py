@@ -45,6 +45,11 @@ class CompactionParameters(OperationParameters):
         default=None,
         description="Only partitions where this holds, e.g. \"day = '2026-01-31' and region in ('N','S')\".",
     )
+    old_specs: Literal["as_needed", "all", "leave"] = Field(
+        default="as_needed",
+        description="Files of older partition specs. as_needed: those that would be compacted anyway are rewritten "
+        "into the current spec. all: every one is. leave: none is touched.",
+    )
     max_concurrent_groups: int = Field(default=2, ge=1, le=64, description="Groups rewritten at the same time.")
     max_group_size_mb: int = Field(
         default=2048, ge=1, description="Input of one group (one commit) at most, in MiB on storage."

@@ -92,8 +92,6 @@ def listed_twice(table: Table) -> None:
 
 
 _REFUSED = {
-    "orc": (odd_files(file_format=FileFormat.ORC), "2 ORC data files are among those to be rewritten"),
-    "avro": (odd_files(file_format=FileFormat.AVRO), "2 AVRO data files are among those to be rewritten"),
     "encrypted files": (odd_files(key_metadata=b"key"), "2 of the data files to be rewritten are encrypted"),
     "a file twice": (listed_twice, "1 of the data files to be rewritten are listed twice"),
     "version 3": (version_3, "format version 3 needs row lineage"),
@@ -122,6 +120,26 @@ def test_refused_by_its_properties(table: Table, properties: dict[str, str], rea
         transaction.set_properties(properties)
     with pytest.raises(UnsupportedError, match=reason):
         plan_of(table)
+
+
+@pytest.mark.parametrize("other", [FileFormat.ORC, FileFormat.AVRO], ids=lambda one: one.value)
+def test_files_of_other_formats_are_left_beside_parquet_files(
+    catalog: SqlCatalog, table: Table, other: FileFormat
+) -> None:
+    odd_files(file_format=other)(table)
+    plan = plan_of(table)
+    assert {path for step in plan.steps for path in step.detail["files"]} < set(data_paths_as_recorded(table))
+    (warning,) = plan.warnings
+    assert warning.startswith(f"2 {other.value} data files are left as they are")
+    alone = make_table(catalog, NUMBERS, name="ns.alone")
+    odd_files(file_format=other)(alone)
+    with pytest.raises(UnsupportedError, match=f"2 {other.value} data files are among those to be rewritten"):
+        plan_of(alone)
+
+
+def data_paths_as_recorded(table: Table) -> list[str]:
+    """Locations of the live data files."""
+    return [f"file://{path}" for path in data_paths(table.catalog.load_table(table.name()))]
 
 
 def test_files_of_an_old_spec_do_not_stand_in_the_way_when_they_are_not_chosen(table: Table) -> None:

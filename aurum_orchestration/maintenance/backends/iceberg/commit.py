@@ -6,7 +6,9 @@ What could go wrong, and what prevents it (besides what :mod:`publish` sees to):
 * a concurrent row-level delete is undone: no delete file newer than the *base* snapshot (the one the
   data was read at) may apply to a replaced file. Comparing with the head instead, as PyIceberg 0.12
   does, misses a delete that is followed by an append. Equality deletes need no conflict when the new files
-  take the base's sequence number, as in Apache Iceberg: newer deletes then apply to them too;
+  take the base's sequence number, as in Apache Iceberg: newer deletes then apply to them too, unless the
+  rows change their partition: then a newer delete of either partition is a conflict, because it would
+  miss rows that it hid before, or hide some that it did not;
 * a deleted row comes back: a delete file leaves the metadata only when the head has no live data file
   left that it may touch, whatever was planned, and never one that is newer than the base.
 """
@@ -41,6 +43,7 @@ from aurum_orchestration.maintenance.backends.iceberg.delete_manifests import wi
 from aurum_orchestration.maintenance.backends.iceberg.entries import (
     ENTRIES_PER_MANIFEST,
     EntryReader,
+    applies_everywhere,
     entry,
     partition_key,
     write_manifest,
@@ -70,6 +73,12 @@ class Replacement:
     sequence_number: int | None = None
     names: NamedPaths | None = None
     operation: Operation = Operation.REPLACE
+
+    def moved(self) -> set[tuple[int, str]]:
+        """The partitions that rows leave or come to, if they change their partition."""
+        left = {partition_key(file) for file in self.removed.values()}
+        come_to = {partition_key(file) for file in self.added}
+        return left | come_to if come_to - left else set()
 
 
 def commit_replace(
@@ -115,13 +124,17 @@ def check_no_conflict(
     newest = base.sequence_number or 0
     removed = replacement.removed
     partitions = {partition_key(file) for file in removed.values()}
+    moved = replacement.moved()
     for manifest in head.manifests(table.io):
         if manifest.content != ManifestContent.DELETES or manifest.sequence_number <= newest:
             continue
         for item in reader.live(manifest):
-            if sequence_of(item) <= newest or (is_equality(item) and replacement.sequence_number is not None):
+            if sequence_of(item) <= newest:
                 continue
-            if replacement.names is not None and not is_equality(item) and is_readable(item):
+            if is_equality(item) and replacement.sequence_number is not None:
+                everywhere = applies_everywhere(metadata.specs()[item.data_file.spec_id])
+                touches = not everywhere and partition_key(item.data_file) in moved
+            elif replacement.names is not None and not is_equality(item) and is_readable(item):
                 touches = not removed.keys().isdisjoint(replacement.names.of(item.data_file))
             else:
                 touches = _may_apply(item.data_file, metadata, removed, partitions)
@@ -138,7 +151,7 @@ def _may_apply(
     low, high = path_bounds(delete)
     if low is not None and low == high:
         return low in removed
-    if metadata.specs()[delete.spec_id].is_unpartitioned():
+    if applies_everywhere(metadata.specs()[delete.spec_id]):
         return True
     same_spec = any(spec_id == delete.spec_id for spec_id, _ in partitions)
     return not same_spec or partition_key(delete) in partitions
@@ -168,6 +181,7 @@ class _Builder(SnapshotBuilder):
     def manifests(self) -> Sequence[ManifestFile]:
         """Those kept, and new ones for what was added, removed, and left of manifests that named removed files."""
         removed = self._replacement.removed
+        specs = {file.spec_id for file in removed.values()}
         kept: list[ManifestFile] = []
         survivors: list[ManifestEntry] = []
         deleted: list[ManifestEntry] = []
@@ -178,7 +192,7 @@ class _Builder(SnapshotBuilder):
                 continue
             if not (manifest.has_added_files() or manifest.has_existing_files()):
                 continue
-            entries = self._reader.live(manifest) if manifest.partition_spec_id == self._replacement.spec_id else []
+            entries = self._reader.live(manifest) if manifest.partition_spec_id in specs else []
             hit = [item for item in entries if item.data_file.file_path in removed]
             if not hit:
                 kept.append(manifest)
@@ -250,11 +264,16 @@ class _Builder(SnapshotBuilder):
         return location
 
     def _write(self, entries: list[ManifestEntry]) -> Iterable[ManifestFile]:
-        spec = self.table.metadata.specs()[self._replacement.spec_id]
-        for start in range(0, len(entries), ENTRIES_PER_MANIFEST):
-            part = entries[start : start + ENTRIES_PER_MANIFEST]
-            location = self._next_location()
-            yield write_manifest(self.table, location, spec, part, self.snapshot_id)
+        """Manifests of entries, each of one partition spec."""
+        by_spec: dict[int, list[ManifestEntry]] = {}
+        for item in entries:
+            by_spec.setdefault(item.data_file.spec_id, []).append(item)
+        specs = self.table.metadata.specs()
+        for spec_id, alike in by_spec.items():
+            for start in range(0, len(alike), ENTRIES_PER_MANIFEST):
+                part = alike[start : start + ENTRIES_PER_MANIFEST]
+                location = self._next_location()
+                yield write_manifest(self.table, location, specs[spec_id], part, self.snapshot_id)
 
     def summary(self) -> Mapping[str, str]:
         """Counts of this commit and the totals that follow from the parent's, as Apache Iceberg writes them."""

@@ -31,7 +31,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import VoidTransform
-from pyiceberg.typedef import TableVersion
+from pyiceberg.typedef import Record, TableVersion
 from pyiceberg.types import NestedField
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
@@ -78,7 +78,12 @@ def partition_key(file: DataFile) -> tuple[int, str]:
 
     PyIceberg prints a Record with ``str``: null like the text "None", two texts like one with a comma.
     """
-    return file.spec_id, repr([file.partition[index] for index in range(len(file.partition))])
+    return file.spec_id, values_key(file.partition)
+
+
+def values_key(partition: Record) -> str:
+    """The values of a partition, to compare by."""
+    return repr([partition[index] for index in range(len(partition))])
 
 
 def applies_everywhere(spec: PartitionSpec) -> bool:
@@ -94,7 +99,7 @@ def schema_for(metadata: TableMetadata, spec: PartitionSpec) -> Schema:
     schema = metadata.schema()
     known = set(schema.field_ids)
     missing = {field.source_id for field in spec.fields} - known
-    dropped = {}
+    dropped: dict[int, NestedField] = {}
     for older in sorted(metadata.schemas, key=lambda one: one.schema_id):
         dropped |= {identity: older.find_field(identity) for identity in missing if identity in older.field_ids}
     if not dropped:

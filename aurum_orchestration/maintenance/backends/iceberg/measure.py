@@ -135,7 +135,6 @@ def _manifest_metrics(listed: Sequence[Manifest], properties: Mapping[str, str])
 def _refusals(state: TableState, candidates: Sequence[LiveFile]) -> dict[str, str]:
     reason = compaction_refusal(
         format_version=state.format_version,
-        default_spec_id=state.default_spec_id,
         encrypted=state.encrypted,
         properties=state.properties,
         candidates=candidates,

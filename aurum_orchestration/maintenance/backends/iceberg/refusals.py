@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import ManifestEntry
 
 NEWEST_FORMAT = 2
 FORMAT_PROPERTY = "write.format.default"
+
+
+PARQUET = "PARQUET"
+_ONLY_PARQUET = "only Parquet can be read, Spark reads ORC and Avro too"
 
 
 class CandidateFile(Protocol):
@@ -18,11 +26,6 @@ class CandidateFile(Protocol):
         ...
 
     @property
-    def spec_id(self) -> int:
-        """The partition spec it was written with."""
-        ...
-
-    @property
     def key_metadata(self) -> Any:
         """Its encryption key, None when it is not encrypted."""
         ...
@@ -31,7 +34,6 @@ class CandidateFile(Protocol):
 def compaction_refusal(
     *,
     format_version: int,
-    default_spec_id: int,
     encrypted: bool = False,
     properties: Mapping[str, str],
     candidates: Iterable[CandidateFile] = (),
@@ -50,26 +52,21 @@ def compaction_refusal(
         return "the table is encrypted"
     written = properties.get(FORMAT_PROPERTY, "parquet")
     if written.lower() != "parquet":
-        return f"the table writes {written.upper()} ({FORMAT_PROPERTY}); only Parquet can be written"
-    return _of_candidates(candidates, default_spec_id)
+        return f"the table writes {written.upper()} ({FORMAT_PROPERTY}); only Parquet can be written, Spark writes all three"
+    return _of_candidates(candidates)
 
 
-def _of_candidates(candidates: Iterable[CandidateFile], default_spec_id: int) -> str | None:
-    formats: dict[str, int] = {}
-    old_spec = encrypted = 0
+def _of_candidates(candidates: Iterable[CandidateFile]) -> str | None:
+    formats: Counter[str] = Counter()
+    encrypted = 0
     for file in candidates:
-        format_ = str(getattr(file.file_format, "value", file.file_format)).upper()
-        if format_ != "PARQUET":
-            formats[format_] = formats.get(format_, 0) + 1
-        old_spec += file.spec_id != default_spec_id
+        if (name := format_of(file)) != PARQUET:
+            formats[name] += 1
         encrypted += file.key_metadata is not None
     if formats:
-        counted = " and ".join(f"{count:,} {format_}" for format_, count in sorted(formats.items()))
-        return f"{counted} data files are among those to be rewritten; only Parquet can be read"
+        return f"{_counted(formats)} data files are among those to be rewritten; {_ONLY_PARQUET}"
     if encrypted:
         return f"{encrypted:,} of the data files to be rewritten are encrypted"
-    if old_spec:
-        return f"{old_spec:,} of the data files to be rewritten have an old partition spec"
     return None
 
 
@@ -81,3 +78,22 @@ def foreign_files_refusal(properties: Mapping[str, str]) -> str | None:
     if str(properties.get(GC_ENABLED, "true")).strip().lower() != "false":
         return None
     return f"the table says {GC_ENABLED}: false, so its files may belong to another table"
+
+
+def format_of(file: CandidateFile) -> str:
+    """The name of a file's format in capitals."""
+    return str(getattr(file.file_format, "value", file.file_format)).upper()
+
+
+def parquet_only(entries: Sequence[ManifestEntry]) -> tuple[list[ManifestEntry], str | None]:
+    """Parquet files, and what to say of others that are left as they are; all files when none is Parquet."""
+    formats = Counter(format_of(item.data_file) for item in entries)
+    parquet = formats.pop(PARQUET, 0)
+    if not parquet or not formats:
+        return list(entries), None
+    told = f"{_counted(formats)} data files are left as they are; {_ONLY_PARQUET}"
+    return [item for item in entries if format_of(item.data_file) == PARQUET], told
+
+
+def _counted(formats: Counter[str]) -> str:
+    return " and ".join(f"{count:,} {name}" for name, count in sorted(formats.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rew
 from aurum_orchestration.maintenance.backends.iceberg.compact.sort import SortedRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
-from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, schema_for
 from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 from aurum_orchestration.maintenance.backends.iceberg.publish import Committed
 from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID, undo_data, undo_text
@@ -44,6 +44,10 @@ from aurum_orchestration.maintenance.operations.compaction import MIB, Compactio
 
 if TYPE_CHECKING:
     from pyiceberg.typedef import Record
+
+
+MOST_PARTITIONS = 10_000
+"""Partitions that the rows of one group may fall into, unless an operation says otherwise."""
 
 
 class CompactionExecution:
@@ -62,18 +66,23 @@ class CompactionExecution:
         self.mapping = mapping_of(state.table.metadata.properties)
         self.names = NamedPaths(state.table.io)
         self.deletes = DeleteIndex(state.deletes, state.table.metadata.specs(), self.names)
+        self.max_partitions = MOST_PARTITIONS
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
         self._reading = threading.Lock()
 
     def units(self) -> Iterator[Unit]:
         """One unit per group. Raises StateDriftedError when the table no longer fits the plan."""
+        from aurum_orchestration.maintenance.backends.iceberg.compact.respec import RespecUnit
+
         live = {item.data_file.file_path: item for item in self.state.data}
         self._refuse_drift(live)
         for step in self.plan.steps:
             if step.action == "drop_deletes":
                 yield DropDeletesUnit(step, self)
             else:
-                yield CompactionUnit(step, self, [live[path] for path in step.detail["files"]])
+                members = [live[path] for path in step.detail["files"]]
+                kind = CompactionUnit if members[0].data_file.spec_id == self.state.spec.spec_id else RespecUnit
+                yield kind(step, self, members)
 
     def commit(self, run: RunContext, spec_id: int, removed: dict[str, DataFile], added: list[DataFile]) -> Committed:
         """Swap files in one snapshot. New ones count as old as the base: a newer equality delete applies to them."""
@@ -127,13 +136,18 @@ class CompactionUnit(Unit):
         self._rewrite = self._rewrite_of(members)
 
     def _rewrite_of(self, members: Sequence[ManifestEntry]) -> Rewrite:
-        """How the group is rewritten: with deletes folded in, with row groups copied, or plainly."""
+        """How the group is rewritten."""
+        return self._plain(members, self._location)
+
+    def _sources(self, members: Sequence[ManifestEntry]) -> list[Source]:
+        files, mapping = [item.data_file for item in members], self._execution.mapping
+        return [Source(file.file_path, file.file_size_in_bytes, file.record_count, mapping) for file in files]
+
+    def _plain(self, members: Sequence[ManifestEntry], location: Callable[[str], str]) -> Rewrite:
+        """Into one partition: with deletes folded in, with row groups copied, or plainly."""
         execution = self._execution
-        sources = [
-            Source(path, file.file_size_in_bytes, file.record_count, execution.mapping)
-            for path, file in self._removed.items()
-        ]
-        given = (execution.table.io, sources, execution.schema, execution.options, self._location)
+        sources = self._sources(members)
+        given = (execution.table.io, sources, execution.schema, execution.options, location)
         verify = execution.parameters.verify
         metadata = execution.state.table.metadata
         found = Deletions.of(metadata, execution.deletes, members)
@@ -145,10 +159,10 @@ class CompactionUnit(Unit):
                 ordering=execution.ordering,
                 workers=execution.workers,
             )
+        if execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options):
+            return CopyingRewrite(*given, with_checksum=verify, deletions=found)
         if found.applied:
             return FoldingRewrite(*given, with_checksum=verify, deletions=found)
-        if execution.parameters.row_group_copy and CopyingRewrite.may_pay(sources, execution.options):
-            return CopyingRewrite(*given, with_checksum=verify)
         return Rewrite(*given, with_checksum=verify)
 
     def stage(self, run: RunContext) -> None:
@@ -178,7 +192,8 @@ class CompactionUnit(Unit):
         ordering = self._execution.ordering
         order_id = ordering.order_id if ordering is not None else None
         added = [
-            _data_file(self._execution.state.table, written, self._first, order_id) for written in self._rewrite.files
+            _data_file(self._execution.state.table, written, self._partition_of(written), order_id)
+            for written in self._rewrite.files
         ]
         done = self._execution.commit(run, self._first.spec_id, self._removed, added)
         return UnitOutcome(
@@ -203,11 +218,12 @@ class CompactionUnit(Unit):
         for location in self._rewrite.locations:
             delete_quietly(self._execution.table, location)
 
+    def _partition_of(self, written: WrittenFile) -> tuple[int, Record]:  # noqa: ARG002 - others depend on it
+        """Partition spec and partition of a written file: those of what it replaces."""
+        return self._first.spec_id, self._first.partition
+
     def _location(self, name: str) -> str:
-        table = self._execution.table
-        spec = table.metadata.specs()[self._first.spec_id]
-        key = _Partition(self._first.partition, spec.partition_to_path(self._first.partition, table.schema()))
-        return table.location_provider().new_data_location(name, key if spec.fields else None)
+        return location_in(self._execution.state.table, name, self._first.spec_id, self._first.partition)
 
 
 class DropDeletesUnit(Unit):
@@ -245,6 +261,14 @@ def _dropped(done: Committed) -> dict[str, float]:
     return {"delete_files_removed": removed} if removed else {}
 
 
+def location_in(table: Table, name: str, spec_id: int, partition: Record) -> str:
+    """Where a data file of that name goes."""
+    metadata = table.metadata
+    spec = metadata.specs()[spec_id]
+    key = _Partition(partition, spec.partition_to_path(partition, schema_for(metadata, spec)))
+    return table.location_provider().new_data_location(name, key if spec.fields else None)
+
+
 class _Partition(PartitionKey):
     """A partition whose values are known as they stand in manifests, for making locations."""
 
@@ -256,8 +280,9 @@ class _Partition(PartitionKey):
         return str(self.__dict__["path"])
 
 
-def _data_file(table: Table, written: WrittenFile, like: DataFile, order_id: int | None) -> DataFile:
-    """The manifest's description of a written file: partition of what it replaces, metrics from its footer."""
+def _data_file(table: Table, written: WrittenFile, where: tuple[int, Record], order_id: int | None) -> DataFile:
+    """The manifest's description of a written file: its partition spec and partition, metrics from its footer."""
+    spec_id, partition = where
     schema = table.schema()
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=written.metadata,
@@ -268,13 +293,13 @@ def _data_file(table: Table, written: WrittenFile, like: DataFile, order_id: int
         content=DataFileContent.DATA,
         file_path=written.location,
         file_format=FileFormat.PARQUET,
-        partition=like.partition,
+        partition=partition,
         file_size_in_bytes=written.bytes,
         sort_order_id=order_id,
-        spec_id=like.spec_id,
+        spec_id=spec_id,
         equality_ids=None,
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
-    file.spec_id = like.spec_id
+    file.spec_id = spec_id
     return file

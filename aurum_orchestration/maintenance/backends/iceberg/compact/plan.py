@@ -19,6 +19,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.compact.equality import key_columns
 from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import identified, mapping_of
+from aurum_orchestration.maintenance.backends.iceberg.compact.old_specs import OldSpecs
 from aurum_orchestration.maintenance.backends.iceberg.compact.ordering import Ordering, ordering_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
@@ -27,7 +28,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
     partition_text,
     partitions_of,
 )
-from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal
+from aurum_orchestration.maintenance.backends.iceberg.refusals import compaction_refusal, parquet_only
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
 from aurum_orchestration.maintenance.planner.binpack import Bin, is_small
@@ -44,21 +45,22 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     entries = (
         state.data if parameters.partition_filter is None else filter_partitions(state, parameters.partition_filter)
     )
+    entries, others = parquet_only(entries)
     metadata = state.table.metadata
     ordering = ordering_of(metadata, parameters)
     names = NamedPaths(state.table.io)
     index = DeleteIndex(state.deletes, metadata.specs(), names)
     weight = Weight(state.data, state.deletes, index, metadata.specs())
-    groups = [
-        group
-        for partition in partitions_of(entries).values()
-        for group in choose(
-            partition,
-            parameters,
-            _wanted(partition, parameters, ordering, weight),
-            lambda item: 1 - weight.ratio(item),
-        )
-    ]
+    groups: list[tuple[Bin, list[ManifestEntry]]] = []
+    old = OldSpecs(state, parameters, weight)
+    for partition in partitions_of(entries).values():
+        wanted = _wanted(partition, parameters, ordering, weight)
+        chosen_here = choose(partition, parameters, wanted, lambda item: 1 - weight.ratio(item))
+        if partition[0].data_file.spec_id == metadata.default_spec_id:
+            groups += chosen_here
+        else:
+            old.offer(partition, [item for _, members in chosen_here for item in members], wanted)
+    groups += old.groups()
     applied = {
         item.data_file.file_path: index.of(item) if state.deletes else [] for _, members in groups for item in members
     }
@@ -66,7 +68,6 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     refusal = (
         compaction_refusal(
             format_version=metadata.format_version,
-            default_spec_id=metadata.default_spec_id,
             encrypted="encryption.key-id" in metadata.properties,
             properties=metadata.properties,
             candidates=chosen,
@@ -76,7 +77,9 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     )
     if refusal:
         raise UnsupportedError(refusal, table=str(table), operation=OperationType.COMPACTION)
-    steps = _steps(_largest_first(groups), state, applied, names)
+    if parameters.old_specs != "leave":
+        old.require_known_fields(chosen)
+    steps = _steps(_largest_first(groups), state, applied, names, old)
     return MaintenancePlan(
         table=str(table),
         backend=table.backend,
@@ -85,6 +88,7 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
         reason=_reason(state, groups, parameters) if groups or not steps else steps[0].summary,
         fingerprint=state.fingerprint(),
         steps=steps,
+        warnings=[others] if others else [],
     )
 
 
@@ -157,6 +161,7 @@ def _steps(
     state: TableState,
     applied: Mapping[str, Sequence[ManifestEntry]],
     names: NamedPaths,
+    old: OldSpecs,
 ) -> list[PlanStep]:
     """A step per group; each says which delete files it folds in, and which ones nothing needs after it."""
     steps: list[PlanStep] = []
@@ -169,7 +174,7 @@ def _steps(
         gone = {item.data_file.file_path for item in dropped}
         deletes = [item for item in deletes if item.data_file.file_path not in gone]
         folded = {item.data_file.file_path for one in members for item in applied[one.data_file.file_path]}
-        steps.append(_step(number, bin_, members, state, (sorted(folded), sorted(gone))))
+        steps.append(_step(number, bin_, members, state, (sorted(folded), sorted(gone)), old=old))
     if not groups and (idle := droppable(deletes, remaining.values(), specs, names)):
         steps.append(_drop_step(idle))
     return steps
@@ -193,11 +198,22 @@ def _drop_step(idle: Sequence[ManifestEntry]) -> PlanStep:
 
 
 def _step(
-    number: int, bin_: Bin, members: list[ManifestEntry], state: TableState, deletes: tuple[list[str], list[str]]
+    number: int,
+    bin_: Bin,
+    members: list[ManifestEntry],
+    state: TableState,
+    deletes: tuple[list[str], list[str]],
+    *,
+    old: OldSpecs,
 ) -> PlanStep:
     first = members[0].data_file
-    partition = partition_text(first, state.spec, state.table)
-    where = f" of partition {partition}" if partition else ""
+    partition, respec, where = "", {}, ""
+    if first.spec_id == state.spec.spec_id:
+        partition = partition_text(first, state.spec, state.table)
+        where = f" of partition {partition}" if partition else ""
+    else:
+        respec = old.detail(members)
+        where = f" of older partition specs, to {respec['partitions_out_at_most']:,} partitions at most,"
     folded, dropped = deletes
     summary = f"Rewrite {len(members):,} files{where} ({bin_.bytes / MIB:.1f} MiB) into {bin_.files_out:,}"
     if folded or dropped:
@@ -209,7 +225,8 @@ def _step(
         risk=_RISK,
         detail={
             "partition": partition,
-            "spec_id": first.spec_id,
+            "spec_id": state.spec.spec_id,
+            **respec,
             "files": [item.data_file.file_path for item in members],
             "files_out": bin_.files_out,
             "bytes": bin_.bytes,

@@ -94,7 +94,7 @@ class SortedRewrite(FoldingRewrite):
         held.clear()
         columns: list[pa.Array] = []
         for index, field in enumerate(self._schema):
-            columns.append(_one(assemble(parts[index], field)))
+            columns.append(combined(assemble(parts[index], field)))
             parts[index].clear()
         pa.default_memory_pool().release_unused()
         return columns
@@ -122,7 +122,8 @@ class SortedRewrite(FoldingRewrite):
         return checksum(file.read_row_group(number, use_threads=False), self._schema)
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
     if pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
     made = column.combine_chunks()
