@@ -159,12 +159,17 @@ def _tear(path: str) -> None:
     os.waitpid(shell, 0)
 
 
+def live_for(ttl: float) -> None:
+    """Let the leases of this process live so many seconds instead of a minute."""
+    defaults: Any = MaintenanceExecutor.__init__.__kwdefaults__
+    defaults["lease_ttl"] = timedelta(seconds=ttl)
+
+
 def victim(given: Victim, answer: Connection | None) -> None:
     """Do the operation; when it lives, answer with the status, its reason, the steps it took, the problem."""
     steps = Steps(str(given.home), given.at, given.by)
     if given.ttl is not None:
-        defaults: Any = MaintenanceExecutor.__init__.__kwdefaults__
-        defaults["lease_ttl"] = timedelta(seconds=given.ttl)
+        live_for(given.ttl)
     with Lakeside.at(given.home) as lake:
         arm(steps)
         if given.undo is not None:

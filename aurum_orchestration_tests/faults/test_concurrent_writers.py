@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,66 +15,102 @@ from pyiceberg.table import Table
 from sqlalchemy import create_engine, make_url, text
 
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
 from aurum_orchestration_tests.faults.killing import GONE_NOW, SERVER, Rows
-from aurum_orchestration_tests.faults.writers import Account, Ground, lake_on, maintain, write
+from aurum_orchestration_tests.faults.writers import Account, Ground, Run, lake_on, maintain, write
 from aurum_orchestration_tests.integration.cleanup.judges import NOW, age_all, on_disk, reachable
+from aurum_orchestration_tests.integration.history.samples import wait_until
 from aurum_orchestration_tests.integration.iceberg.merged import live_rows
 from aurum_orchestration_tests.integration.iceberg.support import left_behind
-from aurum_orchestration_tests.integration.upkeep.lakeside import BY_REGION, append, contents
+from aurum_orchestration_tests.integration.upkeep.lakeside import BY_REGION, Lakeside, append, contents
 
 MIXED = ("tag", "copy_on_write", "merge_on_read", "update")
 STREAMING = ("stream", "stream", "append", "merge_on_read")
 ENGINES = 2
 LEAST = 3
 """So many commits of each writer, and compactions of the engines, have to happen whatever the machine."""
+BOTH = [pytest.param(MIXED, contents, id="mixed"), pytest.param(STREAMING, live_rows, id="streaming")]
+"""Writers, and who can read what they write: PyIceberg reads no equality deletes."""
 LIVED_THROUGH = {"commit-conflict", "lease-held", "state-drifted"}
 """What may end a run while others write; everything else is a fault."""
 
 
-def scan(table: Table) -> Rows:
-    return contents(table)
+class Upheaval:
+    """Processes that write to and maintain one new table."""
 
-
-def upheaval(home: Path, uri: str, kinds: Sequence[str], seconds: float, rows_of: Callable[[Table], Rows]) -> None:
-    """Let them all loose on one table, and compare with the writers' accounts."""
-    with lake_on(home, uri) as lake:
+    def __init__(self, lake: Lakeside, uri: str, kinds: Sequence[str]) -> None:
+        self.lake, self.kinds = lake, kinds
         lake.catalog.create_namespace("ns")
         # PyIceberg's own repetition does not look whether positions still mean the same file
         never = {"commit.retry.num-retries": "0"}
         lake.table(spec=UNPARTITIONED_PARTITION_SPEC if "stream" in kinds else BY_REGION, properties=never)
-        counters = SERVER.Array("l", len(kinds) + ENGINES, lock=False)
-        ground = Ground(home, uri, SERVER.Event(), counters)
-        targets: list[tuple[Callable[..., None], int, Any]] = [
-            (write, number, kind) for number, kind in enumerate(kinds)
-        ]
-        targets += [(maintain, len(kinds) + number, 2 + 3 * number) for number in range(ENGINES)]
-        answers, processes = [], []
-        for target, number, how in targets:
-            mine, theirs = SERVER.Pipe(duplex=False)
-            processes.append(SERVER.Process(target=target, args=(ground, number, how, theirs), daemon=True))
-            processes[-1].start()
-            theirs.close()
-            answers.append(mine)
-        end, at_most = time.monotonic() + seconds, time.monotonic() + seconds + 120
-        while time.monotonic() < at_most and (
-            time.monotonic() < end or min(counters[: len(kinds)]) < LEAST or sum(counters[len(kinds) :]) < LEAST
-        ):
+        self.counters = SERVER.Array("l", len(kinds) + ENGINES, lock=False)
+        self.ground = Ground(lake.home, uri, SERVER.Event(), self.counters)
+        self.writers = [self._start(write, number, kind) for number, kind in enumerate(kinds)]
+        self.engines = [self._engine(number) for number in range(ENGINES)]
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> tuple[Any, Any]:
+        mine, theirs = SERVER.Pipe(duplex=False)
+        process = SERVER.Process(target=target, args=(self.ground, *arguments, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return process, mine
+
+    def _engine(self, number: int, ttl: float | None = None) -> tuple[Any, Any]:
+        return self._start(maintain, len(self.kinds) + number, number, ttl)
+
+    def rage(self, seconds: float, *, killing: bool) -> None:
+        """Let them work so long, and until everybody has done something; with ``killing`` engines die all the time."""
+        chance, started = random.Random(1), time.monotonic()
+        lives = [0.0] * ENGINES
+        while time.monotonic() < started + seconds or not self._enough():
+            assert time.monotonic() < started + seconds + 120, f"only {list(self.counters)} done"
             time.sleep(0.1)
-            assert all(process.is_alive() for process in processes), "a process ended"
-        ground.stop.set()
-        told: list[Any] = [answer.recv() for answer in answers]
-        for process in processes:
+            assert all(process.is_alive() for process, _ in self.writers), "a writer ended"
+            for number, (process, _) in enumerate(self.engines):
+                if killing and time.monotonic() > lives[number]:
+                    process.kill()
+                    process.join()
+                    self.engines[number] = self._engine(number, ttl=1)
+                    lives[number] = time.monotonic() + chance.uniform(0.2, 4)
+
+    def _enough(self) -> bool:
+        own, engines = self.counters[: len(self.kinds)], self.counters[len(self.kinds) :]
+        return bool(min(own) >= LEAST and sum(engines) >= LEAST)
+
+    def end(self) -> tuple[list[Account], list[Run]]:
+        """Stop everybody: the writers' accounts, what the engines that live said of their runs."""
+        self.ground.stop.set()
+        told = [answer.recv() for _, answer in [*self.writers, *self.engines]]
+        for process, _ in [*self.writers, *self.engines]:
             process.join(60)
-        accounts: list[Account] = told[: len(kinds)]
-        runs: list[tuple[str, str, str, str]] = [one for engine in told[len(kinds) :] for one in engine]
+        accounts, runs = told[: len(self.kinds)], [run for engine in told[len(self.kinds) :] for run in engine]
         print({"commits": [one.commits for one in accounts], "refused": [one.refused for one in accounts]})
-        print(Counter((one[0], one[1], one[2]) for one in runs))
+        print(Counter(run[:3] for run in runs))
+        return accounts, runs
+
+
+def upheaval(
+    home: Path,
+    uri: str,
+    kinds: Sequence[str],
+    seconds: float,
+    rows_of: Callable[[Table], Rows] = contents,
+    *,
+    killing: bool = False,
+) -> None:
+    """Let them all loose on one table, and compare it with the writers' accounts."""
+    with lake_on(home, uri) as lake:
+        all_of_them = Upheaval(lake, uri, kinds)
+        all_of_them.rage(seconds, killing=killing)
+        accounts, runs = all_of_them.end()
         judge(lake.catalog.load_table("ns.t"), accounts, rows_of)
-        bad = [one for one in runs if one[1] not in {"completed", "skipped"} and one[2] not in LIVED_THROUGH]
-        assert not bad
-        assert any(one[:2] == ("retention", "completed") for one in runs)
+        assert not [run for run in runs if run[1] not in {"completed", "skipped"} and run[2] not in LIVED_THROUGH]
+        assert killing or any(run[:2] == ("retention", "completed") for run in runs)
         # calm again: everything can be finished, and nothing is left behind
+        with History(lake.settings.history_url) as history:
+            wait_until(lambda: history.holder(TableId("lake", ("ns", "t"))) is None, "the last lease expired")
         for operation, parameters in (("compaction", {"min_input_files": 2}), ("vacuum", GONE_NOW)):
             age_all(lake.catalog.load_table("ns.t"))
             result = lake.run(operation, **parameters)
@@ -81,6 +118,7 @@ def upheaval(home: Path, uri: str, kinds: Sequence[str], seconds: float, rows_of
         table = lake.catalog.load_table("ns.t")
         judge(table, accounts, rows_of)
         assert left_behind(table) == set()
+        assert not [one for one in lake.recorded() if str(one.status) == "running"]
 
 
 def judge(table: Table, accounts: Sequence[Account], rows_of: Callable[[Table], Rows]) -> None:
@@ -114,22 +152,33 @@ def test_files_that_expire_while_a_plan_is_made_are_no_damage(tmp_path: Path, mo
 
 
 def test_all_kinds_of_writers(tmp_path: Path) -> None:
-    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", MIXED, 6, scan)
+    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", MIXED, 6)
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kinds", [MIXED, STREAMING], ids=["mixed", "streaming"])
-def test_a_minute_on_sqlite(kinds: tuple[str, ...], tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/catalog.db"
-    upheaval(tmp_path, uri, kinds, 60, live_rows if "stream" in kinds else scan)
+@pytest.mark.parametrize(("kinds", "rows_of"), BOTH)
+def test_a_minute_on_sqlite(kinds: tuple[str, ...], rows_of: Callable[[Table], Rows], tmp_path: Path) -> None:
+    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", kinds, 60, rows_of)
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kinds", [MIXED, STREAMING], ids=["mixed", "streaming"])
-def test_a_minute_on_postgres(kinds: tuple[str, ...], tmp_path: Path, own_database: str) -> None:
-    upheaval(tmp_path, own_database, kinds, 60, live_rows if "stream" in kinds else scan)
+@pytest.mark.parametrize(("kinds", "rows_of"), BOTH)
+def test_a_minute_on_postgres(
+    kinds: tuple[str, ...], rows_of: Callable[[Table], Rows], tmp_path: Path, own_database: str
+) -> None:
+    upheaval(tmp_path, own_database, kinds, 60, rows_of)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("kinds", "rows_of"), BOTH)
+def test_engines_that_are_killed_all_the_time(
+    kinds: tuple[str, ...], rows_of: Callable[[Table], Rows], tmp_path: Path
+) -> None:
+    """As above, but no engine lives longer than four seconds; its lease does, by one."""
+    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", kinds, 60, rows_of, killing=True)
 
 
 @pytest.fixture

@@ -84,7 +84,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("bin-pack", "row-group copy", "position deletes")
+"""Killed at a few steps in every test run."""
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_some_steps(name: str, tmp_path: Path, subtests: pytest.Subtests) -> None:
     kill_at_some_steps(tmp_path, CASES[name], subtests)
 

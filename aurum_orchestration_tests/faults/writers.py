@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -26,6 +27,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
+from aurum_orchestration_tests.faults.steps import live_for
 from aurum_orchestration_tests.iceberg_deletes import add_position_deletes, live_data_files
 from aurum_orchestration_tests.integration.cleanup.judges import NOW, plant
 from aurum_orchestration_tests.integration.iceberg.merged import upsert
@@ -34,6 +36,8 @@ from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside, cont
 
 RANGE = 1_000_000
 REGIONS = ("N", "S")
+Run = tuple[str, str, str, str]
+"""Operation, status, problem, reason."""
 FLEET = """\
 version: 1
 backends:
@@ -199,18 +203,26 @@ def write(ground: Ground, number: int, kind: str, answer: Connection) -> None:
     answer.close()
 
 
-def maintain(ground: Ground, number: int, retain_last: int, answer: Connection) -> None:
-    """A process: compact, expire, vacuum in a loop; answer with what each run said. Orphans are planted meanwhile."""
-    told: list[tuple[str, str, str, str]] = []
+def maintain(ground: Ground, number: int, engine: int, ttl: float | None, answer: Connection) -> None:
+    """A process: one operation after the other in a loop, orphans planted meanwhile; answer with what each run said.
+
+    The first engine bin-packs and keeps few snapshots, the second sorts. ``ttl``: the life of its leases in seconds.
+    """
+    if ttl is not None:
+        live_for(ttl)
+    told: list[Run] = []
+    strategy = {"strategy": "sort", "sort_columns": "id"} if engine else {}
+    operations: Sequence[tuple[str, dict[str, Any]]] = (
+        ("compaction", {"min_input_files": 2, "max_delete_files": 1, **strategy}),
+        ("retention", {**NOW, "retain_last": 2 + 3 * engine}),
+        ("manifests", {}),
+        ("backup", {"keep_last": 2}),
+        ("vacuum", {}),
+    )
     with ground.lake() as lake:
         while not ground.stop.is_set():
-            turn = len(told)
-            plant(lake.catalog.load_table("ns.t"), f"data/orphan-{number}-{turn}.parquet")
-            for operation, parameters in (
-                ("compaction", {"min_input_files": 2, "max_delete_files": 1}),
-                ("retention", {**NOW, "retain_last": retain_last}),
-                ("vacuum", {}),
-            ):
+            plant(lake.catalog.load_table("ns.t"), f"data/orphan-{uuid.uuid4()}.parquet")
+            for operation, parameters in operations:
                 result = lake.run(operation, **parameters)
                 problem = result.problem.type if result.problem else ""
                 told.append((operation, str(result.status), problem, result.reason))
