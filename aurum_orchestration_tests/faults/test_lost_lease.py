@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import pytest
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID
-from aurum_orchestration_tests.faults.killing import GONE_NOW, SERVER, Scene
+from aurum_orchestration_tests.faults.killing import GONE_NOW, SERVER, Scene, expire_lease
 from aurum_orchestration_tests.faults.steps import Victim, victim
 from aurum_orchestration_tests.faults.test_kill_compaction import CASES
 from aurum_orchestration_tests.integration.cleanup.judges import age_all
@@ -63,11 +62,17 @@ def standing_still(scene: Scene, at: int, ttl: float | None) -> Iterator[Still]:
         process.join()
 
 
-def lose_and_go_on(scene: Scene, at: int, other: str, **parameters: Any) -> None:
-    """The first stands still past its lease, another run does its work, the first goes on."""
-    with standing_still(scene, at, 1) as first, Lakeside.at(scene.home) as lake:
+def lose_and_go_on(scene: Scene, at: int, other: str, *, ttl: float | None = None, **parameters: Any) -> None:
+    """The first stands still past its lease, another run does its work, the first goes on.
+
+    With ``ttl`` the lease lives so many seconds and expires by itself, without it is as if its minute had passed.
+    """
+    with standing_still(scene, at, ttl) as first, Lakeside.at(scene.home) as lake:
         with History(lake.settings.history_url) as history:
             held = history.holder(TABLE)
+            assert held is not None
+            if ttl is None:
+                expire_lease(lake)
             wait_until(lambda: history.holder(TABLE) is None, "the lease expired")
         second = lake.run(other, **parameters)
         assert second.status == "completed", second.reason
@@ -76,11 +81,10 @@ def lose_and_go_on(scene: Scene, at: int, other: str, **parameters: Any) -> None
         table = lake.catalog.load_table("ns.t")
         scene.before.unharmed(table, scene.case)
         # none of its snapshots came after it had lost the lease
-        first_id = held.operation_id if held else lake.recorded()[-1].operation_id
-        made = [one for one in table.snapshots() if one.summary and one.summary.get(OPERATION_ID) == first_id]
+        made = [one for one in table.snapshots() if one.summary and one.summary.get(OPERATION_ID) == held.operation_id]
         assert all(one.timestamp_ms / 1000 < second.started_at.timestamp() for one in made)
         with History(lake.settings.history_url) as history:
-            recorded = history.operation(first_id)
+            recorded = history.operation(held.operation_id)
             assert recorded is not None
             assert str(recorded.status) == "failed"
         again = scene.operate(lake)
@@ -117,12 +121,9 @@ def test_nothing_is_committed_after_the_lease_was_lost(tmp_path: Path) -> None:
     numbers = stops(scene)
     manifest = next(one for one in numbers if scene.steps[one - 1].endswith("-m0.avro"))
     metadata = next(one for one in numbers if scene.steps[one - 1].endswith(".metadata.json"))
-    for number, other, parameters in (
-        (numbers[1], "compaction", scene.parameters),
-        (manifest, "manifests", {}),
-        (metadata, "backup", {}),
-    ):
-        lose_and_go_on(scene, number, other, **parameters)
+    lose_and_go_on(scene, numbers[1], "compaction", ttl=4, **scene.parameters)
+    lose_and_go_on(scene, manifest, "manifests")
+    lose_and_go_on(scene, metadata, "backup")
 
 
 @pytest.mark.thorough
@@ -139,9 +140,10 @@ def test_wherever_it_stands_still(other: str, tmp_path: Path, subtests: pytest.S
 def test_nobody_else_worked_meanwhile(tmp_path: Path) -> None:
     """An expired lease that nobody took is lost all the same: whoever looks sees a table that is free."""
     scene = Scene(tmp_path, BIN_PACK)
-    with standing_still(scene, stops(scene)[0], 1) as first, Lakeside.at(scene.home) as lake:
+    with standing_still(scene, stops(scene)[0], 4) as first, Lakeside.at(scene.home) as lake:
         before = lake.catalog.load_table("ns.t").metadata.current_snapshot_id
-        time.sleep(1.5)
+        with History(lake.settings.history_url) as history:
+            wait_until(lambda: history.holder(TABLE) is None, "the lease expired")
         status, reason, _, problem = first.go_on()
         assert (status, problem) == ("failed", "lease-lost"), reason
         assert lake.catalog.load_table("ns.t").metadata.current_snapshot_id == before
