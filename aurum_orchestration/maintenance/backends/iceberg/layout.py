@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.backends.iceberg.manifests import LiveFile
 from aurum_orchestration.maintenance.backends.iceberg.metadata import TableState
+from aurum_orchestration.maintenance.backends.iceberg.refusals import PARQUET
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, files_out, is_small, pack
 
@@ -46,33 +47,39 @@ class Layout:
 
 def layout_of(files: Iterable[LiveFile], rules: Rules) -> Layout:
     """The layout of live data files, given in the order of the manifests; packed as they were committed."""
+    files = sorted(files, key=_committed)
+    # among Parquet files those of other formats are left as they are; where all are others, they are the reason
+    small, excess, candidates = _packed([file for file in files if file.file_format == PARQUET] or files, rules)
+    count, size = len(files), sum(file.file_size_in_bytes for file in files)
+    metrics = {
+        "data_files": count,
+        "data_bytes": size,
+        "rows": sum(file.record_count for file in files),
+        "avg_file_bytes": size / count if count else 0.0,
+        "small_files": small,
+        "small_bytes": sum(file.file_size_in_bytes for file in candidates),
+        "excess_files": excess,
+        "partitions": len({(file.spec_id, file.partition) for file in files}),
+    }
+    return Layout({name: float(value) for name, value in metrics.items()}, candidates)
+
+
+def _packed(files: Iterable[LiveFile], rules: Rules) -> tuple[int, int, list[LiveFile]]:
+    """Small files, how many could be saved, and the files that a compaction would rewrite."""
     partitions: defaultdict[tuple[object, ...], list[LiveFile]] = defaultdict(list)
-    for file in sorted(files, key=_committed):
+    for file in files:
         partitions[(file.spec_id, file.partition)].append(file)
-    count = size = rows = small = excess = 0
+    small = excess = 0
     candidates: list[LiveFile] = []
     for members in partitions.values():
         sizes = [file.file_size_in_bytes for file in members]
-        count += len(sizes)
-        size += sum(sizes)
-        rows += sum(file.record_count for file in members)
         small_here = sum(is_small(one, rules.target) for one in sizes)
         if small_here >= rules.min_input_files:
             small += small_here
             for bin_ in pack(sizes, rules.target, rules.min_input_files, rules.max_group):
                 excess += bin_.excess
                 candidates += (members[position] for position in bin_.members)
-    metrics = {
-        "data_files": count,
-        "data_bytes": size,
-        "rows": rows,
-        "avg_file_bytes": size / count if count else 0.0,
-        "small_files": small,
-        "small_bytes": sum(file.file_size_in_bytes for file in candidates),
-        "excess_files": excess,
-        "partitions": len(partitions),
-    }
-    return Layout({name: float(value) for name, value in metrics.items()}, candidates)
+    return small, excess, candidates
 
 
 def _committed(file: LiveFile) -> int:

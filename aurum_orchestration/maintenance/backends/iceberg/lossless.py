@@ -17,13 +17,19 @@ from pyiceberg.table import Table
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
+from aurum_orchestration.maintenance.backends.iceberg.refusals import NEWEST_FORMAT
 
 _EMPTY: tuple[Any, ...] = (None, [], {}, "", -1)
 """Values that say the same as an absent member; -1 is how an empty table's current snapshot is written."""
 
 
 def refuse_lossy_commit(table: Table) -> None:
-    """Raise UnsupportedError naming the first member of the metadata file that a commit would drop."""
+    """Raise UnsupportedError when PyIceberg does not write such metadata, or naming what a commit would drop of it."""
+    if (version := table.metadata.format_version) > NEWEST_FORMAT:
+        raise UnsupportedError(
+            f"PyIceberg does not write metadata of format version {version}",
+            hint="Spark with Iceberg 1.10 or later does: its procedures expire snapshots, its SQL makes tags.",
+        )
     if not isinstance(table.catalog, MetastoreCatalog):
         return
     content = Files(table.io.properties, table.io).read(table.metadata_location)

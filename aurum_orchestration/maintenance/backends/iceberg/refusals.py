@@ -52,7 +52,7 @@ def compaction_refusal(
         return "the table is encrypted"
     written = properties.get(FORMAT_PROPERTY, "parquet")
     if written.lower() != "parquet":
-        return f"the table writes {written.upper()} ({FORMAT_PROPERTY}); only Parquet can be written, Spark writes all three"
+        return f"the table writes {written.upper()} ({FORMAT_PROPERTY}); only Parquet can be written, Spark writes both"
     return _of_candidates(candidates)
 
 

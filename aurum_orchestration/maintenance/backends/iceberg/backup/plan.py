@@ -13,6 +13,7 @@ from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef
 from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.backup import TIMESTAMP, BackupParameters
 
@@ -43,6 +44,8 @@ def plan_backup(table: Table, table_id: TableId, parameters: BackupParameters) -
         if superfluous := backups[: -parameters.keep_last]:
             steps.append(_prune(len(steps) + 1, newest, superfluous, metadata))
             reason += f"; of older backups the newest {parameters.keep_last:,} stay"
+    if steps:
+        refuse_lossy_commit(table)
     return MaintenancePlan(
         table=str(table_id),
         backend=table_id.backend,
