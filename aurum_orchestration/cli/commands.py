@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from aurum_orchestration.cli.output import (
     stderr_console,
     stdout_console,
 )
+from aurum_orchestration.cli.render.doctor import render_doctor
 from aurum_orchestration.cli.render.explain import render_explanation
 from aurum_orchestration.cli.render.reports import render_history, render_plans, render_run
 from aurum_orchestration.cli.render.status import render_discovered, render_status
@@ -24,10 +27,12 @@ from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
 from aurum_orchestration.cli.values import parse_parameters, parse_since
 from aurum_orchestration.errors import AurumError, RequestError, UnknownNameError, nearest
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.health_checks import DoctorReport, HealthCheckResult
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus, OperationType
 from aurum_orchestration.maintenance.operations.undo import UNDO
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, TableEntry, TableStatus
+from aurum_orchestration.maintenance.threads import in_thread
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.service import MaintenanceService
@@ -60,6 +65,29 @@ def explain(session: Session, table: str) -> None:
         print_text(console, render_explanation(told, unicode=speaks_unicode(console)))
     if told.problem:
         raise typer.Exit(FAILED)
+
+
+def doctor(session: Session) -> None:
+    """``aurum doctor``."""
+
+    async def looked(service: MaintenanceService) -> list[HealthCheckResult]:
+        results, switches = await asyncio.gather(service.doctor(), in_thread(_switches))
+        return [*results, switches]
+
+    report = DoctorReport.of(session.call(looked, Activity(stderr_console(), "Looking at everything")))
+    if session.json:
+        print_object(report)
+    else:
+        print_text(stdout_console(), render_doctor(report))
+    if not report.healthy:
+        raise typer.Exit(FAILED)
+
+
+def _switches() -> HealthCheckResult:
+    begun = time.monotonic()
+    from aurum_orchestration.dagster_edge.switches import switched_on
+
+    return HealthCheckResult("dagster", switched_on(), time.monotonic() - begun)
 
 
 def history(

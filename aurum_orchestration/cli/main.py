@@ -104,6 +104,23 @@ def explain(
     commands.explain(_session(context, output, fleet, verbose), table)
 
 
+@app.command()
+def doctor(
+    context: typer.Context,
+    *,
+    output: options.ObjectOutput = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Check what maintenance needs: each backend, the history, the fleet file, and what would fail tonight.
+
+    Reachability, versions, rights, clocks, free space, and which schedules and sensors are on. Writes nothing.
+    """
+    from aurum_orchestration.cli import commands
+
+    commands.doctor(_session(context, output, fleet, verbose))
+
+
 @app.command(cls=OperationsCommand)
 def plan(
     context: typer.Context,

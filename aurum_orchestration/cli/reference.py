@@ -19,6 +19,7 @@ from aurum_orchestration.cli.main import app
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.explanation import TableExplanation
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.health_checks import DoctorReport
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.operations.floors import Floor
 from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, Shape, TableEntry, TableStatus
@@ -30,10 +31,11 @@ SHAPES: dict[str, tuple[type[Shape], str]] = {
     "history": (HistoryEntry, "aurum history --output json"),
     "discover": (TableEntry, "aurum discover --output json"),
     "explain": (TableExplanation, "aurum explain --output json"),
+    "doctor": (DoctorReport, "aurum doctor --output json"),
 }
 """File name -> the shape of the array's entries (of the one object: see OBJECTS), and the commands that print it."""
 
-OBJECTS = frozenset({"explain"})
+OBJECTS = frozenset({"doctor", "explain"})
 """What is printed as one object."""
 
 _MADE = "<!-- Made by `make docs` from aurum_orchestration/cli/reference.py. Change the code, not this page. -->"

@@ -10,17 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from aurum_orchestration.errors import ConfigurationError, MissingExtraError, redact
 from aurum_orchestration.history.faults import unavailable
 from aurum_orchestration.history.migrate import revision, upgrade
-from aurum_orchestration.history.schema import HEAD
+from aurum_orchestration.history.schema import HEAD, store_time
 
 WAIT_SECONDS = 10
 """How long a statement waits for a lock, and a connection for its server."""
@@ -72,6 +73,16 @@ class Store:
                 self._prepare()
             with self._begin() as connection:
                 yield connection
+
+    def look(self) -> tuple[str, datetime] | None:
+        """Revision of the schema and the store's clock, None when there is no store. Changes nothing."""
+        with self._explained():
+            if self._missing():
+                return None
+            with self._engine().connect() as connection:
+                found = revision(connection)
+                now = connection.execute(select(store_time(0))).scalar_one()
+            return None if found is None else (found, now)
 
     def close(self) -> None:
         """Close all connections. The store can be used again; calling it twice does nothing more."""

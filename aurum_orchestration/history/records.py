@@ -42,3 +42,13 @@ class Pruned:
 
     operations: int
     health: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSeen:
+    """A store that was looked at: its URL without secrets, its schema's revision, and the time by its clock."""
+
+    store: str
+    revision: str
+    clock: datetime
+    current: bool

@@ -14,7 +14,8 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import leases, log, series
 from aurum_orchestration.history.codec import storable
 from aurum_orchestration.history.connect import Store
-from aurum_orchestration.history.records import HealthPoint, Lease, Pruned
+from aurum_orchestration.history.records import HealthPoint, Lease, Pruned, StoreSeen
+from aurum_orchestration.history.schema import HEAD
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.planner.facts import RunFacts
 from aurum_orchestration.maintenance.planner.rank import Spent
@@ -47,6 +48,11 @@ class History:
     def close(self) -> None:
         """Close all connections. Idempotent; a later call opens them again."""
         self._store.close()
+
+    def look(self) -> StoreSeen | None:
+        """Which store it is, its schema and its clock; None when nothing was ever written. Changes nothing."""
+        seen = self._store.look()
+        return None if seen is None else StoreSeen(str(self._store), *seen, current=seen[0] == HEAD)
 
     def record(self, result: MaintenanceResult, *, who: str) -> None:
         """Write how an operation stands or ended, and who runs it (user, host, program).

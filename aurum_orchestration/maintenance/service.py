@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import threading
@@ -29,6 +30,14 @@ from aurum_orchestration.maintenance.connections import Backends
 from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook
 from aurum_orchestration.maintenance.explanation import TableExplanation, explain
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
+from aurum_orchestration.maintenance.health_checks import (
+    BackendHealthProvider,
+    FleetHealthProvider,
+    HealthCheckProvider,
+    HealthCheckResult,
+    HistoryHealthProvider,
+    PlannerHealthProvider,
+)
 from aurum_orchestration.maintenance.interfaces import (
     Decision,
     DiscoveredTable,
@@ -332,6 +341,17 @@ class MaintenanceService:
         backend = self.backends.get(examined[0][0].backend)
         operations = [str(operation) for operation in backend.supported_operations]
         return explain(self.fleet, examined[0], operations, datetime.now(self.fleet.zone))
+
+    async def doctor(self) -> list[HealthCheckResult]:
+        """Whether everything that maintenance needs is there: fleet, history, each backend, and what is due now."""
+        surveyor = self._surveyor()
+        providers: dict[str, HealthCheckProvider] = {
+            "fleet": FleetHealthProvider(self.fleet),
+            "history": HistoryHealthProvider(self.history),
+            **{name: BackendHealthProvider(surveyor) for name in self.backends.names},
+            "tonight": PlannerHealthProvider(self.health),
+        }
+        return await asyncio.gather(*(provider.check_health(target) for target, provider in providers.items()))
 
     # --- inside
 

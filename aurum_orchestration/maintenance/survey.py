@@ -18,6 +18,7 @@ from aurum_orchestration.errors import AurumError, BackendUnavailableError, Inte
 from aurum_orchestration.fleet.table_id import TableId, literal_prefix, matches
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 from aurum_orchestration.maintenance.connections import Backends
+from aurum_orchestration.maintenance.findings import Finding
 from aurum_orchestration.maintenance.interfaces import Decision, DiscoveredTable, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.threads import in_thread
 
@@ -107,6 +108,17 @@ class Surveyor:
             else:
                 measured.update((health.table, health) for health in answer)
         return [measured.get(table) or _unmeasured(table, failed.get(table.backend)) for table in tables]
+
+    async def checkup(self, name: str) -> list[Finding]:
+        """What a backend says of itself. Raises what went wrong when it does not answer."""
+
+        def look(backend: BaseMaintenanceBackend) -> list[Finding]:
+            return backend.checkup(backend.discover(self._fleet.backends[name].discover))
+
+        answer = await self._ask(name, look)
+        if isinstance(answer, AurumError):
+            raise answer
+        return answer
 
     async def _ask_all(
         self, questions: Mapping[str, Callable[[BaseMaintenanceBackend], T]]

@@ -69,10 +69,40 @@ def test_explain_tells_where_each_value_comes_from(home: Path) -> None:
     assert sections["compaction"]["decision"]["code"] == "recommended"
 
 
-def test_explain_of_an_unknown_table_offers_the_nearest(shared_home: Path) -> None:  # noqa: ARG001 - sets the fleet
+def test_explain_of_an_unknown_table_offers_the_nearest(shared_home: Path) -> None:
     outcome = aurum("explain", "lake.market.trade")
     assert outcome.code == 2
     assert TRADES in outcome.err
+
+
+def test_doctor_finds_a_sound_lake_sound_and_writes_nothing(shared_home: Path) -> None:
+    before = {path for path in shared_home.rglob("*") if path.is_file()}
+    told = aurum("doctor", *JSON)
+    assert (told.code, told.err) == (0, "")
+    jsonschema.validate(told.json, output_schema("doctor"))
+    found = {target["target"]: target for target in told.json["targets"]}
+    assert list(found) == ["fleet", "history", "lake", "tonight", "dagster"]
+    assert {one["check"] for one in found["lake"]["findings"]} == {"reachable", "version", "rights", "space"}
+    assert {path for path in shared_home.rglob("*") if path.is_file()} == before
+
+
+def test_doctor_names_what_would_fail_tonight(home: Path) -> None:
+    (metadata,) = [path for path in home.glob("warehouse/market/trades/metadata/*.json") if "00000-" in path.name]
+    for path in metadata.parent.glob("*.json"):
+        path.write_text("{")
+    outcome = aurum("doctor")
+    assert outcome.code == 1
+    assert TRADES in outcome.out
+    assert "aurum status tells why" in outcome.out
+
+
+def test_doctor_explains_a_backend_that_is_down(home: Path) -> None:
+    (home / "catalog.db").unlink()
+    outcome = aurum("doctor", *JSON)
+    assert outcome.code == 1
+    (lake,) = [target for target in outcome.json["targets"] if target["target"] == "lake"]
+    assert lake["status"] == "failed"
+    assert lake["findings"][0]["check"] == "reachable"
 
 
 def _without_file_names(outcome: Outcome) -> object:

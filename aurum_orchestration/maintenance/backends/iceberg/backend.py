@@ -22,6 +22,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
+from aurum_orchestration.maintenance.findings import Finding
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
@@ -46,6 +47,7 @@ ENGINES = ("pyiceberg",)
 HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
     "manifests": "aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.handler",
+    "partition_evolution": "aurum_orchestration.maintenance.backends.iceberg.evolution.handler",
     "retention": "aurum_orchestration.maintenance.backends.iceberg.retention.handler",
     "vacuum": "aurum_orchestration.maintenance.backends.iceberg.vacuum.handler",
     "backup": "aurum_orchestration.maintenance.backends.iceberg.backup.handler",
@@ -131,6 +133,12 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
                 self._lister = source_of(catalog)
             source = self._lister
         return list_tables(catalog, self.name, patterns, source)
+
+    def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
+        """Versions, rights, free space and clocks."""
+        from aurum_orchestration.maintenance.backends.iceberg.checkup import checkup
+
+        return checkup(self.catalog, tables)
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         """Health of the tables; unchanged ones come from memory."""
