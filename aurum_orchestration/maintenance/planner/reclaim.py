@@ -40,7 +40,8 @@ def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) 
     if expirable >= rules.trigger_snapshots:
         return Assessment(True, told, gain or Gain(), cost or Cost(), routine=True)
     if rules.time_column is not None and total:
-        rows = f"rows older than {rules.retention_days:g} days by {rules.time_column} are looked for"
+        days = rules.retention_days if rules.row_days is None else rules.row_days
+        rows = f"rows older than {days:g} days by {rules.time_column} are looked for"
         return Assessment(True, f"{rows}; {told}", gain or Gain(), cost or Cost(seconds=START_SECONDS), routine=True)
     return Assessment(
         False,

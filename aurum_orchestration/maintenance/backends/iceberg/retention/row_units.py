@@ -167,6 +167,7 @@ class RemoveUnit(Unit):
                 "files_removed": len(self._files),
                 "bytes_removed": sum(file.file_size_in_bytes for file in self._files.values()),
                 "commit_retries": done.retries,
+                **_dropped(done),
                 **_left(self.step),
             },
             undo=undo_text(run.operation_id, done),
@@ -175,6 +176,14 @@ class RemoveUnit(Unit):
 
     def discard(self) -> None:
         """Nothing was staged."""
+
+
+def _dropped(done: Committed) -> dict[str, float]:
+    """How many delete files left with the data files that they were for; nothing when none did."""
+    snapshot = done.table.metadata.snapshot_by_id(done.snapshot_id)
+    told = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    removed = int(told.get("removed-delete-files", 0))
+    return {"delete_files_removed": removed} if removed else {}
 
 
 def _left(step: PlanStep) -> dict[str, float]:
