@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo ui test bench bench-compare check docs lock clean
+.PHONY: help setup demo ui test bench bench-peers bench-compare check docs lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -36,6 +36,9 @@ test: $(STAMP) ## Run the tests with coverage, and hold the coverage floors.
 
 bench: $(STAMP) ## Measure the figures; results go to benchmarks/results.
 	@$(BIN)/python -m benchmarks.run
+
+bench-peers: $(STAMP) ## Measure bin-packing by Spark beside ours; says what to get first where Spark is missing.
+	@$(BIN)/python -m benchmarks.peers $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-compare: $(STAMP) ## Fail when a ratio of the last bench is worse than the stored one beyond its spread.
 	@$(BIN)/python -m benchmarks.compare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,20 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult
+from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.integration.iceberg.support import Rows, sql_catalog
-from aurum_orchestration_tests.servers.spark import ENGINE, Spark, SparkCatalog, running
+from aurum_orchestration_tests.lake import FLEET
+from aurum_orchestration_tests.servers.spark import ENGINE, QUICK_START, Spark, SparkCatalog, running
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "compaction": {"min_input_files": 2},
+    "retention": {"retention_days": 0, "retain_last": 1, "override_floor": True, "override_reason": "judged by Java"},
+    "vacuum": {"older_than_days": 0, "override_floor": True, "override_reason": "judged by Java"},
+}
+"""What lets each operation do something on a table that was made just now."""
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +32,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     """A Spark with Apache Iceberg's library, skipped with the reason where it is not provisioned."""
     if ENGINE.find() is None:
         missing(ENGINE.name, ENGINE.absence)
-    with running(tmp_path_factory.mktemp("spark")) as started:
+    with running(tmp_path_factory.mktemp("spark"), settings=QUICK_START) as started:
         yield started
 
 
@@ -32,6 +43,14 @@ class SharedLake:
     home: Path
     catalog: SqlCatalog
     java: SparkCatalog
+    service: MaintenanceService
+
+    async def maintain(self, operation: str, *, name: str = "ns.t", **parameters: Any) -> MaintenanceResult:
+        """Run an operation of ours through the service."""
+        given = {**PARAMETERS.get(operation, {}), **parameters}
+        return await self.service.execute_maintenance(
+            backend_type="lake", operation_type=operation, target_table=f"lake.{name}", parameters=given
+        )
 
     def sql(self, text: str) -> list[dict[str, Any]]:
         """The rows that Spark answers; tables are named ``lake.ns.t``."""
@@ -56,7 +75,11 @@ class SharedLake:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, spark: Spark) -> Iterator[SharedLake]:
+async def lake(tmp_path: Path, spark: Spark) -> AsyncIterator[SharedLake]:
     """A lake in a folder of its own."""
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(FLEET)
+    settings = AurumSettings(home=tmp_path, fleet=fleet, history_url=f"sqlite:///{tmp_path}/history.db")
     with sql_catalog(tmp_path) as catalog:
-        yield SharedLake(tmp_path, catalog, spark.catalog(tmp_path))
+        async with MaintenanceService(settings) as service:
+            yield SharedLake(tmp_path, catalog, spark.catalog(tmp_path), service)

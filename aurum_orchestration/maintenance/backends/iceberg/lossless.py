@@ -27,8 +27,7 @@ def refuse_lossy_commit(table: Table) -> None:
     """Raise UnsupportedError when PyIceberg does not write such metadata, or naming what a commit would drop of it."""
     if (version := table.metadata.format_version) > NEWEST_FORMAT:
         raise UnsupportedError(
-            f"PyIceberg does not write metadata of format version {version}",
-            hint="Spark with Iceberg 1.10 or later does: its procedures expire snapshots, its SQL makes tags.",
+            f"PyIceberg does not write metadata of format version {version}; Spark with Iceberg 1.10 or later does"
         )
     if not isinstance(table.catalog, MetastoreCatalog):
         return
