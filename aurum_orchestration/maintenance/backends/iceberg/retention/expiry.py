@@ -145,5 +145,7 @@ def wrong_property(properties: Mapping[str, str]) -> str | None:
 
 def _number(properties: Mapping[str, str], name: str) -> int | None:
     """A property as a whole number; None when it is absent or none."""
-    text = str(properties.get(name, "")).strip()
+    if name not in properties:
+        return None
+    text = str(properties[name]).strip()
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
