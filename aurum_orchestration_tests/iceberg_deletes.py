@@ -6,10 +6,10 @@ engine. Needs a table of format version 2.
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -165,16 +165,17 @@ class _DeleteManifestWriter(ManifestWriterV2):
 
     def to_manifest_file(self) -> ManifestFile:
         # PyIceberg writes the ids of equality deletes as 64-bit numbers, which Java refuses to read
-        with Path(self._output_file.location.removeprefix("file://")).open("r+b") as stream:
-            reader: Any = fastavro.reader(stream)
+        with self._output_file.to_input_file().open() as stored:
+            reader: Any = fastavro.reader(io.BytesIO(stored.read()))
             schema, header, records = reader.writer_schema, reader.metadata, list(reader)
-            file = next(field for field in schema["fields"] if field["name"] == "data_file")["type"]
-            ids = next(field for field in file["fields"] if field["name"] == "equality_ids")["type"]
-            next(branch for branch in ids if branch != "null")["items"] = "int"
-            kept = {key: value for key, value in header.items() if not key.startswith("avro.")}
-            stream.seek(0)
-            stream.truncate()
-            fastavro.writer(stream, schema, records, metadata=kept)
+        file = next(field for field in schema["fields"] if field["name"] == "data_file")["type"]
+        ids = next(field for field in file["fields"] if field["name"] == "equality_ids")["type"]
+        next(branch for branch in ids if branch != "null")["items"] = "int"
+        kept = {key: value for key, value in header.items() if not key.startswith("avro.")}
+        content = io.BytesIO()
+        fastavro.writer(content, schema, records, metadata=kept)
+        with self._output_file.create(overwrite=True) as stream:
+            stream.write(content.getvalue())
         return super().to_manifest_file()
 
     @property

@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.vacuum import handler, neighbours, places
+from aurum_orchestration.maintenance.backends.iceberg.vacuum import handler, neighbours, places, remote_places
 from aurum_orchestration.maintenance.flow import Tally, run_units
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, RunContext
 from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
@@ -430,7 +430,7 @@ def test_every_step_through_an_arrow_file_system(lake: Lakeside, io: str) -> Non
     assert isinstance(table.catalog, MetastoreCatalog)
     loaded = table.catalog.load_table(table.name())
     assert isinstance(handler.execution(plan_of(table), loaded).table.io, type(loaded.io))
-    assert isinstance(places.place_of(loaded.io, loaded.location()), places.ArrowPlace)
+    assert isinstance(places.place_of(loaded.io, loaded.location()), remote_places.ArrowPlace)
     done = lake.run("vacuum")
     assert (done.status, done.warnings, done.metrics["files_quarantined"]) == ("completed", [], 2)
     assert {path for path in everything(table) if ".aurum-quarantine" not in path.parts} == kept

@@ -1,4 +1,4 @@
-"""Deleting files of a table: plain calls for local ones, PyIceberg's FileIO in threads for all others.
+"""Deleting files of a table: plain calls for local ones, by the thousand on S3, else PyIceberg's FileIO in threads.
 
 A path with ``?``, ``#`` or ``;`` is never deleted: readers disagree about which file it means, and one
 reading of it is a shorter name.
@@ -10,11 +10,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 
 from pyiceberg.io import FileIO
 
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads, local_path
+from aurum_orchestration.maintenance.backends.iceberg.objects import Objects, is_object, objects_of
 
 DELETED, MISSING = "deleted", "missing"
 
@@ -37,7 +39,10 @@ class Storage:
         return local_path(location) if self.files.plain else None
 
     def delete(self, locations: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Delete files, and say of each ``deleted``, ``missing``, or why it could not be deleted."""
+        """Delete files, and say of each ``deleted``, ``missing``, or why it could not be deleted.
+
+        S3 does not say what was missing: that is ``deleted`` there.
+        """
         local: dict[str, str] = {}
         remote: list[str] = []
         for location in locations:
@@ -49,7 +54,19 @@ class Storage:
         parts = [paths[start : start + _PART] for start in range(0, len(paths), _PART)]
         outcomes = in_threads(lambda part: [unlink(path) for path in part], parts, LOCAL_THREADS)
         yield from zip(local, chain.from_iterable(outcomes), strict=True)
-        yield from zip(remote, in_threads(self._delete_remote, remote), strict=True)
+        yield from self._delete_remotely(remote)
+
+    @cached_property
+    def _objects(self) -> Objects | None:
+        return objects_of(self._io)
+
+    def _delete_remotely(self, locations: Sequence[str]) -> Iterator[tuple[str, str]]:
+        bulk = [one for one in locations if is_object(one) and not _AMBIGUOUS.search(one)]
+        if bulk and self._objects is not None:
+            yield from ((one, why or DELETED) for one, why in zip(bulk, self._objects.delete(bulk), strict=True))
+            done = set(bulk)
+            locations = [one for one in locations if one not in done]
+        yield from zip(locations, in_threads(self._delete_remote, locations), strict=True)
 
     def _delete_remote(self, location: str) -> str:
         if _AMBIGUOUS.search(location):

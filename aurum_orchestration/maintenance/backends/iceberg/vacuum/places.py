@@ -1,7 +1,7 @@
 """Folders of a table as vacuum sees them: listed fast, with sizes and times, and with files moved about.
 
 Locations go in and come out, spelled as the folder's own location is. Local folders are read with plain system
-calls; all others through the Arrow file system that the table's FileIO has.
+calls; all others are in ``remote_places``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-import pyarrow.fs as pafs
 from pyiceberg.io import FileIO
 
 from aurum_orchestration.errors import BackendUnavailableError, StorageWriteError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads, local_path
 from aurum_orchestration.maintenance.backends.iceberg.reachability import normalised
-from aurum_orchestration.maintenance.backends.iceberg.storage import DELETED, LOCAL_THREADS, MISSING, unlink
+from aurum_orchestration.maintenance.backends.iceberg.storage import LOCAL_THREADS, MISSING, unlink
 
 MOVED = "moved"
 OCCUPIED = "there is a file at the place where it would go"
@@ -92,7 +90,9 @@ def place_of(io: FileIO, root: str) -> Place:
         raise UnsupportedError(f"the path {root} has a character that readers understand in different ways")
     if Files(io.properties, io).plain and (path := local_path(root)) is not None:
         return LocalPlace(root, path)
-    return ArrowPlace(root, *_arrow(io, root))
+    from aurum_orchestration.maintenance.backends.iceberg.vacuum.remote_places import remote_place
+
+    return remote_place(io, root)
 
 
 class LocalPlace(Place):
@@ -196,7 +196,7 @@ class LocalPlace(Place):
 
     def read(self, location: str, most: int | None = None) -> bytes:
         """See :class:`Place`."""
-        with _answering(location), open(self._local(location), "rb") as stream:  # noqa: PTH123
+        with answering(location), open(self._local(location), "rb") as stream:  # noqa: PTH123
             return stream.read(most)
 
     def folders(self, location: str) -> list[str]:
@@ -240,150 +240,17 @@ def _rename(source: str, target: str) -> None:
         os.unlink(source)  # noqa: PTH108
 
 
-class ArrowPlace(Place):
-    """A folder of any other storage, through its Arrow file system."""
-
-    def __init__(self, root: str, system: pafs.FileSystem, path: str) -> None:
-        super().__init__(root)
-        self._system, self._path = system, path.rstrip("/")
-        if not self.root.endswith(self._path):
-            raise UnsupportedError(f"the path {root} is {path} to its file system")
-        self._prefix = self.root[: len(self.root) - len(self._path)]
-
-    def at(self, location: str) -> Place:
-        """See :class:`Place`."""
-        return ArrowPlace(location, self._system, self._inside(location))
-
-    def files(self, known: Container[str], skip: Callable[[str, bool], bool]) -> Iterator[Stored]:
-        """See :class:`Place`."""
-        for info in self._below(self._path, recursive=True):
-            if info.type != pafs.FileType.File:
-                continue
-            *folders, name = info.path[len(self._path) + 1 :].split("/")
-            if any(one[:1] in {".", "_"} and skip(one, True) for one in folders):
-                continue
-            if not name or (name[0] in "._" and skip(name, False)):
-                continue
-            self.listed += 1
-            location = self._prefix + info.path
-            if normalised(location) not in known:
-                yield _stored(location, info)
-
-    def stat(self, locations: Sequence[str]) -> Iterator[Stored | None]:
-        """See :class:`Place`."""
-
-        def one(location: str) -> Stored | None:
-            info = self._system.get_file_info(self._inside(location))
-            return _stored(location, info) if info.type == pafs.FileType.File else None
-
-        with _answering(self.root):
-            yield from in_threads(one, locations)
-
-    def move(self, pairs: Sequence[tuple[Stored, str]]) -> Iterator[str]:
-        """See :class:`Place`."""
-        yield from in_threads(self._move, pairs)
-
-    def _move(self, pair: tuple[Stored, str]) -> str:
-        """Copy, look at the copy, delete the original."""
-        source, target = self._inside(pair[0].location), self._inside(pair[1])
-        try:
-            if self._system.get_file_info(target).type != pafs.FileType.NotFound:
-                return OCCUPIED
-            with contextlib.suppress(NotImplementedError):
-                self._system.create_dir(target.rpartition("/")[0], recursive=True)
-            self._system.copy_file(source, target)
-            if self._system.get_file_info(target).size != pair[0].size:
-                self._system.delete_file(target)
-                return "its copy came out with another size"
-            self._system.delete_file(source)
-        except FileNotFoundError:
-            return MISSING
-        except Exception as error:
-            return _first_line(error)
-        return MOVED
-
-    def delete(self, locations: Sequence[str]) -> Iterator[str]:
-        """See :class:`Place`."""
-
-        def one(location: str) -> str:
-            try:
-                self._system.delete_file(self._inside(location))
-            except FileNotFoundError:
-                return MISSING
-            except Exception as error:
-                return _first_line(error)
-            return DELETED
-
-        yield from in_threads(one, locations)
-
-    def write(self, location: str, content: bytes) -> Stored:
-        """See :class:`Place`."""
-        path = self._inside(location)
-        try:
-            with contextlib.suppress(NotImplementedError):
-                self._system.create_dir(path.rpartition("/")[0], recursive=True)
-            with self._system.open_output_stream(path) as stream:
-                stream.write(content)
-            return _stored(location, self._system.get_file_info(path))
-        except Exception as error:
-            raise StorageWriteError(f"{location} cannot be written: {_first_line(error)}") from error
-
-    def read(self, location: str, most: int | None = None) -> bytes:
-        """See :class:`Place`."""
-        with _answering(location), self._system.open_input_stream(self._inside(location)) as stream:
-            return bytes(stream.read(most))
-
-    def folders(self, location: str) -> list[str]:
-        """See :class:`Place`."""
-        found = self._below(self._inside(location), recursive=False)
-        return sorted(self._prefix + info.path for info in found if info.type == pafs.FileType.Directory)
-
-    def remove_folder(self, location: str) -> None:
-        """See :class:`Place`."""
-        path = self._inside(location)
-        with contextlib.suppress(Exception):
-            if not any(info.type == pafs.FileType.File for info in self._below(path, recursive=True)):
-                self._system.delete_dir(path)
-
-    def _below(self, path: str, *, recursive: bool) -> list[Any]:
-        with _answering(self._prefix + path):
-            found: list[Any] = self._system.get_file_info(
-                pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
-            )
-        return found
-
-    def _inside(self, location: str) -> str:
-        """The path of a location that is spelled like this folder's."""
-        if not location.startswith(self._prefix):
-            raise UnsupportedError(f"{location} is not on the storage of {self.root}")
-        return location[len(self._prefix) :]
-
-
-def _stored(location: str, info: Any) -> Stored:
-    return Stored(location, info.size or 0, (info.mtime_ns or 0) / 1e9)
-
-
 @contextlib.contextmanager
-def _answering(location: str) -> Iterator[None]:
+def answering(location: str) -> Iterator[None]:
+    """Says BackendUnavailableError of a storage that cannot be read; a file that is not there is left to the caller."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise BackendUnavailableError(f"{location} cannot be read: {_first_line(error)}") from error
+        raise BackendUnavailableError(f"{location} cannot be read: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _arrow(io: Any, location: str) -> tuple[pafs.FileSystem, str]:
-    """The Arrow file system of a PyIceberg FileIO, and the path of a location in it."""
-    if hasattr(io, "fs_by_scheme"):
-        scheme, netloc, path = io.parse_location(location, io.properties)
-        return io.fs_by_scheme(scheme, netloc), path
-    if hasattr(io, "get_fs"):
-        parts = urlsplit(location)
-        system = io.get_fs(parts.scheme or "file", parts.hostname)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(system)), system._strip_protocol(location)
-    raise UnsupportedError(f"{type(io).__name__} cannot list files", hint="Use PyIceberg's pyarrow or fsspec FileIO.")
