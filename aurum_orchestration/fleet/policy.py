@@ -24,6 +24,7 @@ from aurum_orchestration.maintenance.operations.bloat import BloatPolicy
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.floors import below_floor
 from aurum_orchestration.maintenance.operations.manifests import ManifestsPolicy
+from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
 from aurum_orchestration.maintenance.operations.stats import StatsPolicy
 from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
@@ -50,6 +51,7 @@ def builtin_policy_models() -> dict[str, type[BaseModel]]:
         "bloat": BloatPolicy,
         "compaction": CompactionPolicy,
         "manifests": ManifestsPolicy,
+        "partition_evolution": PartitionEvolutionPolicy,
         "retention": RetentionPolicy,
         "stats": StatsPolicy,
         "vacuum": VacuumPolicy,

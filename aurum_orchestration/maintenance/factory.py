@@ -25,6 +25,7 @@ class MaintenanceFactory:
             "bloat": f"{_HERE}.operations.bloat:BloatOperation",
             "compaction": f"{_HERE}.operations.compaction:CompactionOperation",
             "manifests": f"{_HERE}.operations.manifests:ManifestsOperation",
+            "partition_evolution": f"{_HERE}.operations.partition_evolution:PartitionEvolutionOperation",
             "retention": f"{_HERE}.operations.retention:RetentionOperation",
             "stats": f"{_HERE}.operations.stats:StatsOperation",
             "vacuum": f"{_HERE}.operations.vacuum:VacuumOperation",

@@ -128,6 +128,25 @@ def rewrite_manifests(
     return {"manifests_rewritten": 0.0, "manifests_added": 0.0, **done.told()}
 
 
+def evolve_partitions(
+    table: str, *, backend: IcebergMaintenanceBackend | None = None, dry_run: bool = False, **parameters: Any
+) -> dict[str, Any]:
+    """Set another partition spec and rewrite the files of older ones into it.
+
+    ``parameters`` are those of the partition_evolution operation, e.g. ``spec=["day(ts)", "bucket(16, id)"]``.
+    Returns ``specs_changed``, ``files_rewritten``, ``files_added``, ``dry_run`` and the operation's other metrics;
+    with ``dry_run`` what would be done. Raises an AurumError when it fails; what was committed stays.
+    """
+    from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionOperation
+
+    done = _carry_out(PartitionEvolutionOperation(), table, backend, parameters, dry_run=dry_run)
+    metrics = dict.fromkeys(("specs_changed", "files_rewritten", "files_added"), 0.0)
+    if dry_run:
+        metrics["specs_changed"] = float(sum(step.action == "evolve" for step in done.plan.steps))
+        metrics["files_rewritten"], metrics["files_added"] = done.planned("files"), done.planned("files_out")
+    return {**metrics, **done.told()}
+
+
 @dataclass
 class _Done:
     """A plan, and what came of it; nothing for a dry run."""
@@ -198,5 +217,6 @@ FUNCTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "remove_orphan_files": remove_orphan_files,
     "restore_quarantine": restore_quarantine,
     "rewrite_manifests": rewrite_manifests,
+    "evolve_partitions": evolve_partitions,
 }
 """The functions by the name that the backend's bridge takes."""

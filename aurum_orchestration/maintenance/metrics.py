@@ -99,6 +99,7 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "reclaimable_files": Metric("files", "Files fewer when they are."),
     "live_bytes": Metric("bytes", "Size of the live data and delete files and of the manifests that list them."),
     "snapshots_taken_back": Metric("snapshots", "Snapshots that an undo took off the main branch."),
+    "specs_changed": Metric("specs", "Changes of the table's partition spec."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),
     "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
     "commit_retries": Metric("commits", "Commits tried again, unchanged, because another writer was faster."),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.operations.bloat import BloatOperation
     from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
     from aurum_orchestration.maintenance.operations.manifests import ManifestsOperation
+    from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionOperation
     from aurum_orchestration.maintenance.operations.retention import RetentionOperation
     from aurum_orchestration.maintenance.operations.stats import StatsOperation
     from aurum_orchestration.maintenance.operations.vacuum import VacuumOperation
@@ -22,6 +23,7 @@ _WHERE = {
     "BloatOperation": "bloat",
     "CompactionOperation": "compaction",
     "ManifestsOperation": "manifests",
+    "PartitionEvolutionOperation": "partition_evolution",
     "RetentionOperation": "retention",
     "StatsOperation": "stats",
     "VacuumOperation": "vacuum",
@@ -33,6 +35,7 @@ __all__ = [
     "BloatOperation",
     "CompactionOperation",
     "ManifestsOperation",
+    "PartitionEvolutionOperation",
     "RetentionOperation",
     "StatsOperation",
     "VacuumOperation",

@@ -1,7 +1,8 @@
 """A process that does one operation and is killed (SIGKILL, by itself) at a chosen point of it.
 
 ``python -m ...victim HOME OPERATION TABLE POINT``. Points: ``write:N``, before the N-th metadata file is written;
-``half:N``, in the middle of it; ``commit``, before the catalog is asked; ``committed``, after it answered;
+``half:N``, in the middle of it; ``commit``, before the catalog is asked; ``committed``, after it answered
+(``commit:N`` and ``committed:N`` for the N-th commit);
 ``record``, before the end is recorded. Exits with 3 when the point was not reached.
 """
 
@@ -18,6 +19,11 @@ from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
 from aurum_orchestration.history import History
 from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "backup": {"keep_last": 1},
+    "partition_evolution": {"spec": ["bucket(2, id)"], "target_file_size_mb": 1, "max_group_size_mb": 1},
+}
 
 
 def die() -> NoReturn:
@@ -42,6 +48,10 @@ def arm(point: str) -> None:
         return real_output(self, location)
 
     def commit_table(self: SqlCatalog, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count < int(number or 1):
+            return real_commit(self, *arguments)
         if name == "commit":
             die()
         real_commit(self, *arguments)
@@ -66,8 +76,7 @@ def main(home: str, operation: str, table: str, point: str) -> None:
         if operation.startswith("undo:"):
             lake.undo(operation.removeprefix("undo:"))
         else:
-            parameters: dict[str, Any] = {"keep_last": 1} if operation == "backup" else {}
-            lake.run(operation, table, **parameters)
+            lake.run(operation, table, **PARAMETERS.get(operation, {}))
     sys.exit(3)
 
 

@@ -67,6 +67,8 @@ class CompactionExecution:
         self.names = NamedPaths(state.table.io)
         self.deletes = DeleteIndex(state.deletes, state.table.metadata.specs(), self.names)
         self.max_partitions = MOST_PARTITIONS
+        self.plan_id = plan.plan_id
+        self.summary: dict[str, str] = {}
         self._read, self._to_read = 0, sum(step.detail["bytes"] for step in plan.steps)
         self._reading = threading.Lock()
 
@@ -97,10 +99,13 @@ class CompactionExecution:
                 spec_id, removed, added, base.sequence_number if metadata.format_version > 1 else None, self.names
             ),
             self.reader,
-            {OPERATION_ID: run.operation_id, "aurum.plan-id": self.plan.plan_id},
+            {OPERATION_ID: run.operation_id, "aurum.plan-id": self.plan_id, **self.summary},
         )
         self.table = done.table
         return done
+
+    def before_staging(self, run: RunContext) -> None:
+        """Called before a group is staged, which may have to wait for something."""
 
     def count_read(self, run: RunContext, size: int) -> None:
         """Tell the progress of all groups together; called from the threads that stage them."""
@@ -167,6 +172,7 @@ class CompactionUnit(Unit):
 
     def stage(self, run: RunContext) -> None:
         """Write the replacement files."""
+        self._execution.before_staging(run)
         with writing("a replacement file"):
             self._rewrite.run(run, partial(self._execution.count_read, run))
 

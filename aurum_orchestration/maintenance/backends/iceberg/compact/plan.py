@@ -36,7 +36,9 @@ from aurum_orchestration.maintenance.planner.binpack import Bin, is_small
 _RISK = "None for readers and writers: the old files stay until their snapshot expires; a concurrent delete wins."
 
 
-def plan_compaction(state: TableState, table: TableId, parameters: CompactionParameters) -> MaintenancePlan:
+def plan_compaction(
+    state: TableState, table: TableId, parameters: CompactionParameters, *, only_old_specs: bool = False
+) -> MaintenancePlan:
     """The plan for a table in this state.
 
     Raises UnsupportedError with the reason when the table cannot be rewritten safely, RequestError for
@@ -47,6 +49,8 @@ def plan_compaction(state: TableState, table: TableId, parameters: CompactionPar
     )
     entries, others = parquet_only(entries)
     metadata = state.table.metadata
+    if only_old_specs:
+        entries = [item for item in entries if item.data_file.spec_id != metadata.default_spec_id]
     ordering = ordering_of(metadata, parameters)
     names = NamedPaths(state.table.io)
     index = DeleteIndex(state.deletes, metadata.specs(), names)

@@ -1,0 +1,86 @@
+"""Partition evolution: a table gets another partition spec, and its files are rewritten into it. Rows stay."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
+from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+
+
+class PartitionEvolutionParameters(OperationParameters):
+    """What a partition evolution may be told. Without ``spec``, ``add`` and ``remove`` the spec stays as it is."""
+
+    spec: list[str] | None = Field(
+        default=None,
+        description='The whole new spec, e.g. ["day(ts)", "bucket(16, curve_id)", "region"]; [] for no partitions. A '
+        'term may end in "as NAME". Fields that are there already are kept.',
+    )
+    add: list[str] = Field(default_factory=list, description="Fields to add to the current spec, instead of spec.")
+    remove: list[str] = Field(
+        default_factory=list, description="Fields to take out of the current spec, by term or by name, instead of spec."
+    )
+    rewrite: bool = Field(
+        default=True,
+        description="Rewrite every file of an older spec into the new one. False: only what is "
+        "written from now on has it.",
+    )
+    max_partitions: int = Field(
+        default=10_000, ge=1, description="Refuse when the rows would fall into more partitions than this."
+    )
+    target_file_size_mb: int = Field(default=128, ge=1, le=4096, description="Size the written files aim at, in MiB.")
+    max_concurrent_groups: int = Field(default=2, ge=1, le=64, description="Groups rewritten at the same time.")
+    max_group_size_mb: int = Field(
+        default=2048, ge=1, description="Input of one group (one commit) at most, in MiB on storage."
+    )
+    row_group_copy: bool = Field(
+        default=True,
+        description="Copy large row groups of files that fall into one partition byte for byte. False "
+        "decodes everything.",
+    )
+    verify: bool = Field(
+        default=True, description="Read back what was written and compare row count and checksum before the commit."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.spec is not None and (self.add or self.remove):
+            raise ValueError("spec is the whole new spec: add and remove cannot be given with it")
+        return self
+
+    def compaction(self) -> CompactionParameters:
+        """What the rewrite of old files is told."""
+        shared = set(type(self).model_fields) & set(CompactionParameters.model_fields)
+        return CompactionParameters(
+            **self.model_dump(include=shared), old_specs="all" if self.rewrite else "leave", min_input_files=2
+        )
+
+
+class PartitionEvolutionPolicy(TriggerPolicy, PartitionEvolutionParameters):
+    """The ``partition_evolution`` section of a policy. The planner never starts it by itself."""
+
+
+class PartitionEvolutionOperation(BaseMaintenanceOperation):
+    """Sets a partition spec and rewrites the files of older ones into it, in bounded groups, resumable."""
+
+    title = "Change the partition spec"
+    Parameters = PartitionEvolutionParameters
+    Policy = PartitionEvolutionPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.PARTITION_EVOLUTION)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
+        return dict(
+            await backend.execute_iceberg_operation(
+                "evolve_partitions", config.target_table, dry_run=config.dry_run, **config.parameters
+            )
+        )
