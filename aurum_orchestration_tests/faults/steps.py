@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class Steps:
     def halt(self) -> None:
         """Be killed as by kill -9, where nothing is cleaned up, or stand still."""
         os.kill(os.getpid(), self.by)
+        time.sleep(0.3)  # the signal may reach another thread first
 
     def reached(self, what: str, path: str = "") -> bool:
         with self._lock:

@@ -61,7 +61,7 @@ class Upheaval:
         return self._start(maintain, len(self.kinds) + number, number, ttl)
 
     def rage(self, seconds: float, *, killing: bool) -> None:
-        """Let them work so long, and until everybody has done something; with ``killing`` engines die all the time."""
+        """Let them work so long, engines dying all the time if ``killing``, then until everybody did something."""
         chance, started = random.Random(1), time.monotonic()
         lives = [0.0] * ENGINES
         while time.monotonic() < started + seconds or not self._enough():
@@ -69,7 +69,7 @@ class Upheaval:
             time.sleep(0.1)
             assert all(process.is_alive() for process, _ in self.writers), "a writer ended"
             for number, (process, _) in enumerate(self.engines):
-                if killing and time.monotonic() > lives[number]:
+                if killing and lives[number] < time.monotonic() < started + seconds:
                     process.kill()
                     process.join()
                     self.engines[number] = self._engine(number, ttl=1)
