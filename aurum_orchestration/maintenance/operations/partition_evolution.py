@@ -23,9 +23,9 @@ class PartitionEvolutionParameters(OperationParameters):
         description='The whole new spec, e.g. ["day(ts)", "bucket(16, curve_id)", "region"]; [] for no partitions. A '
         'term may end in "as NAME". Fields that are there already are kept.',
     )
-    add: list[str] = Field(default_factory=list, description="Fields to add to the current spec, instead of spec.")
-    remove: list[str] = Field(
-        default_factory=list, description="Fields to take out of the current spec, by term or by name, instead of spec."
+    add: list[str] | None = Field(default=None, description="Fields to add to the current spec, instead of spec.")
+    remove: list[str] | None = Field(
+        default=None, description="Fields to take out of the current spec, by term or by name, instead of spec."
     )
     rewrite: bool = Field(
         default=True,

@@ -32,7 +32,7 @@ def evolution_of(table: Table, parameters: PartitionEvolutionParameters) -> Evol
     """What the parameters ask of a table. Raises RequestError for a spec that cannot be."""
     metadata = table.metadata
     former = {field.name for spec in metadata.specs().values() for field in spec.fields}
-    asked = Asked(parameters.spec, parameters.add, parameters.remove)
+    asked = Asked(parameters.spec, parameters.add or (), parameters.remove or ())
     change = change_of(metadata.spec(), metadata.schema(), asked, former)
     if not change.remove and not change.add:
         return Evolution(table, table)
