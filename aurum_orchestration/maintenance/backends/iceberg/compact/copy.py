@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import pyarrow as pa
 import xxhash
@@ -20,6 +21,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.assemble import (
     Assembler,
     ChunksDigest,
 )
+from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.footer import (
     Footer,
     Group,
@@ -37,16 +39,16 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.healthy import (
     may_have_healthy,
 )
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader
-from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
+from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.checksum import RowChecksum
 from aurum_orchestration.maintenance.interfaces import RunContext
 
 
-class CopyingRewrite(Rewrite):
-    """A :class:`Rewrite` that copies healthy row groups. Their bytes are digested, their rows only counted."""
+class CopyingRewrite(FoldingRewrite):
+    """A rewrite that copies healthy row groups without a deleted row. Their bytes are digested, their rows counted."""
 
-    method = f"{Rewrite.method}+chunk-digest"
+    method = f"{FoldingRewrite.method}+chunk-digest"
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class CopyingRewrite(Rewrite):
         location: Callable[[str], str],
         *,
         with_checksum: bool,
+        deletions: Deletions | None = None,
     ) -> None:
-        super().__init__(io, sources, schema, options, location, with_checksum=with_checksum)
+        super().__init__(io, sources, schema, options, location, with_checksum=with_checksum, deletions=deletions)
         self._template = Template.of(schema)
         self._assembler = Assembler(io, schema, self._template, options, location)
         self._writer = self._assembler
@@ -74,15 +77,22 @@ class CopyingRewrite(Rewrite):
         """What was copied."""
         return {"row_groups_copied": self._assembler.groups_copied, "bytes_copied": self._assembler.bytes_copied}
 
-    def run(self, run: RunContext, on_read: Callable[[int], None] = lambda _: None) -> None:
-        """Read the footers of the larger files, then copy and rewrite."""
+    def _prepare(self, run: RunContext) -> list[int]:
+        """Find the deleted rows, then read the footers of the larger files."""
         self._run = run
-        for source in self._sources:
-            if may_have_healthy(source.rows, source.bytes, self._options):
+        sizes = super()._prepare(run)
+        for source, size in zip(self._sources, sizes, strict=True):
+            if source.rows and may_have_healthy(self._recorded[source.location], size, self._options):
                 run.check()
                 with OpenSource.at(self._io, source.location) as opened, contextlib.suppress(UnreadableFooterError):
-                    footer = read_footer(opened, source.bytes)
-                    if healthy := healthy_groups(footer, self._template, self._options):
+                    footer = read_footer(opened, size)
+                    rows = _row_ranges(footer)
+                    healthy = [
+                        number
+                        for number in healthy_groups(footer, self._template, self._options)
+                        if self._deleted.living(source.location, *rows[number]) is None
+                    ]
+                    if healthy:
                         self._healthy[source.location] = footer, healthy
         copied = sum(
             chunk_span(chunk).length
@@ -92,20 +102,24 @@ class CopyingRewrite(Rewrite):
         )
         self._decoded = max(self._total - copied, 0)
         self._assembler.to_copy, self._assembler.to_decode = copied, self._decoded
-        super().run(run, on_read)
+        return sizes
 
     def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
         if source.location not in self._healthy:
             yield from super()._pieces(reader, source)
             return
         footer, healthy = self._healthy[source.location]
+        rows = _row_ranges(footer)
+        if sum(count for _, count in rows) != self._recorded[source.location]:
+            raise self._other_rows(source.location)
         with OpenSource.at(self._io, source.location) as opened:
             for number in healthy:
                 if self._run is not None:
                     self._run.check()
                 self.before += self._assembler.copy(opened, footer, number)
         if rest := sorted(set(range(len(footer.groups))) - set(healthy)):
-            yield from reader.pieces(source.location, self._options.row_group_bytes, rest)
+            pieces = reader.pieces(source.location, self._options.row_group_bytes, rest)
+            yield from self._living_pieces(pieces, source.location, [rows[number] for number in rest])
 
     def read_back(self, run: RunContext) -> RowChecksum:
         """Rows and checksum of what was encoded, rows and digest of what was copied, all from storage.
@@ -142,6 +156,12 @@ class CopyingRewrite(Rewrite):
                         chunks.add(opened, span)
                     after += RowChecksum(value(group, Group.NUM_ROWS), chunks.value)
         return after
+
+
+def _row_ranges(footer: Footer) -> list[tuple[int, int]]:
+    """Of each row group the first row, counted in its file, and how many it has."""
+    counts = [value(group, Group.NUM_ROWS, 0) for group in footer.groups]
+    return list(zip(accumulate(counts, initial=0), counts, strict=False))
 
 
 def _require_apart(location: str, spans: Sequence[Span], start: int, end: int) -> int:

@@ -191,6 +191,17 @@ class DeletedRows:
         mask = np.unpackbits(part, bitorder="little")[start % 8 : start % 8 + length].view(np.bool_)
         return mask if mask.any() else None
 
+    def living(self, path: str, start: int, length: int) -> pa.BooleanArray | None:
+        """The rows of a slice of a file that are not deleted, as a filter; None when all are there."""
+        bits = self._bits.get(path)
+        if bits is None or not length:
+            return None
+        part = bits[start // 8 : (start + length + 7) // 8]
+        if not part.any():
+            return None
+        mask = pa.Array.from_buffers(pa.bool_(), length, [None, pa.py_buffer(~part)], offset=start % 8)
+        return mask if mask.false_count else None
+
     def count(self, path: str) -> int:
         """Rows of a file that are deleted."""
         bits = self._bits.get(path)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestEntry
@@ -71,7 +71,7 @@ class FoldingRewrite(Rewrite):
         location: Callable[[str], str],
         *,
         with_checksum: bool,
-        deletions: Deletions,
+        deletions: Deletions | None,
     ) -> None:
         super().__init__(io, sources, schema, options, location, with_checksum=with_checksum)
         self._deletions = deletions
@@ -86,7 +86,7 @@ class FoldingRewrite(Rewrite):
     def _prepare(self, run: RunContext) -> list[int]:
         """Read the delete files and count what they leave; the sizes of the files as they are."""
         run.check()
-        if self._deletions.applied:
+        if self._deletions is not None and self._deletions.applied:
             self._deleted = self._deletions.rows(self._io)
         sizes = [source.bytes for source in self._sources]
         self._sources = [self._living(source) for source in self._sources]
@@ -101,14 +101,59 @@ class FoldingRewrite(Rewrite):
 
     def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
         recorded = self._recorded[source.location]
-        if source.rows == 0 and recorded:
-            return
-        position = 0
-        for piece in super()._pieces(reader, source):
-            mask = self._deleted.slice(source.location, position, min(piece.num_rows, recorded - position))
-            position += piece.num_rows
-            if position > recorded:
+        if source.rows or not recorded:
+            yield from self._living_pieces(super()._pieces(reader, source), source.location, [(0, recorded)])
+
+    def _living_pieces(
+        self, pieces: Iterable[pa.Table], location: str, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[pa.Table]:
+        """The living rows of pieces, which are made of ``ranges`` (first row, rows) of a file.
+
+        Raises CorruptTableError when they are not: what positions say would be about other rows.
+        """
+        rows = _Ranges(ranges)
+        for piece in pieces:
+            parts = rows.take(piece.num_rows)
+            if sum(count for _, count in parts) != piece.num_rows:
                 break
-            yield piece if mask is None else piece.filter(pa.array(np.logical_not(mask)))
-        if position != recorded:
-            raise CorruptTableError(f"data file {source.location} does not have the {recorded:,} rows of its manifest")
+            masks = [self._deleted.living(location, start, count) for start, count in parts]
+            if all(mask is None for mask in masks):
+                yield piece
+            else:
+                full = [
+                    pa.repeat(True, count) if mask is None else mask
+                    for mask, (_, count) in zip(masks, parts, strict=True)
+                ]
+                yield piece.filter(full[0] if len(full) == 1 else pa.concat_arrays(full))
+        else:
+            if not rows.left:
+                return
+        raise self._other_rows(location)
+
+    def _other_rows(self, location: str) -> CorruptTableError:
+        rows = self._recorded[location]
+        return CorruptTableError(f"data file {location} does not have the {rows:,} rows of its manifest")
+
+
+class _Ranges:
+    """Ranges of rows to be taken from the front."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self._ranges = deque(ranges)
+
+    def take(self, count: int) -> list[tuple[int, int]]:
+        """The ranges that the next ``count`` rows come from; fewer when there are no more."""
+        taken = []
+        while count and self._ranges:
+            start, length = self._ranges.popleft()
+            if length > count:
+                self._ranges.appendleft((start + count, length - count))
+                length = count
+            taken.append((start, length))
+            count -= length
+        return taken
+
+    @property
+    def left(self) -> int:
+        """Rows not yet taken."""
+        return sum(length for _, length in self._ranges)
