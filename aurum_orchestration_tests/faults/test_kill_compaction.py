@@ -1,4 +1,4 @@
-"""kill -9 at every step of a compaction, of each kind that writes in its own way."""
+"""kill -9 at every step of what rewrites data files: each kind of compaction, partition evolution."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ def row_groups(table: Table) -> Any:
     return (shape(table), sorted(pq.read_metadata(path).num_row_groups for path in data_paths(table)))
 
 
+def partitioned(table: Table) -> Any:
+    """The partition spec, and which specs files have."""
+    fields = [(field.source_id, str(field.transform)) for field in table.spec().fields]
+    return (fields, sorted(file.spec_id for file in live_data_files(table)))
+
+
 def head_with_deletes(table: Table) -> dict[Any, Any]:
     """The rows after equality deletes, which PyIceberg does not read."""
     return {"head": live_rows(table)}
@@ -80,6 +86,7 @@ CASES = {
     "sort": Case("compaction", two_groups, {**FEW, "strategy": "sort", "sort_columns": "id desc"}),
     "row-group copy": Case("compaction", with_large_row_groups, FEW, done=row_groups),
     "position deletes": Case("compaction", with_position_deletes, FEW),
+    "partition evolution": Case("partition_evolution", two_groups, {"spec": ["bucket(2, id)"]}, done=partitioned),
     "equality deletes": Case("compaction", with_equality_deletes, FEW, rows=head_with_deletes),
 }
 

@@ -70,6 +70,10 @@ def head(table: Table) -> Any:
     return (shape(table), table.metadata.current_snapshot_id)
 
 
+def specs(table: Table) -> Any:
+    return (head(table), table.spec())
+
+
 CASES = {
     "manifests": Case("manifests", plain),
     "manifests of deletes": Case("manifests", with_deletes),
@@ -78,6 +82,9 @@ CASES = {
     "backup": Case("backup", backed_up, {"keep_last": 1}, done=backups, own_ref=is_backup),
     "undo of manifests": Case("undo", done_already("manifests"), done=head),
     "undo of compaction": Case("undo", done_already("compaction", min_input_files=2), done=head),
+    "undo of partition evolution": Case(
+        "undo", done_already("partition_evolution", spec=["bucket(2, id)"]), done=specs
+    ),
     "undo of backup": Case("undo", done_already("backup", keep_last=1), done=backups, own_ref=is_backup),
 }
 
