@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyiceberg.manifest import DataFile, ManifestEntry
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.transforms import IdentityTransform
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths, is_readable
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import (
     TableState,
     partition_text,
@@ -30,7 +33,12 @@ from aurum_orchestration.maintenance.backends.iceberg.files import REMOTE_THREAD
 from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
 from aurum_orchestration.maintenance.backends.iceberg.refusals import NEWEST_FORMAT, compaction_refusal
 from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import Cutoff, cutoff_at, time_column
-from aurum_orchestration.maintenance.backends.iceberg.retention.row_times import Counted, count_times, unreadable
+from aurum_orchestration.maintenance.backends.iceberg.retention.row_times import (
+    Counted,
+    count_times,
+    has_fields,
+    unreadable,
+)
 from aurum_orchestration.maintenance.backends.iceberg.retention.verdict import Verdict, constant, verdict
 from aurum_orchestration.maintenance.interfaces import OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionParameters
@@ -157,19 +165,29 @@ def _read_undecided(state: TableState, cutoff: Cutoff, found: _Sorted) -> None:
 
 def _read(table: Table, items: Sequence[ManifestEntry], cutoff: Cutoff) -> Iterator[Counted | str]:
     """Old and kept rows of each file, or why it cannot be read."""
-    io, specs = table.io, table.metadata.specs()
+    io, specs, mapping = table.io, table.metadata.specs(), mapping_of(table.metadata.properties)
 
     def read(item: ManifestEntry) -> Counted | str:
         if why := unreadable(item.data_file):
             return why
         try:
             file = item.data_file
-            return count_times(io, file.file_path, cutoff, absent=constant(file, specs[file.spec_id], cutoff.column))
+            spec = specs[file.spec_id]
+            absent = constant(file, spec, cutoff.column)
+            counted = count_times(io, file.file_path, cutoff, absent=absent, mapping=mapping)
+            if counted.old and counted.kept and not has_fields(io, file.file_path, _identities(spec), mapping):
+                return "it lacks a column that readers take from its partition, which a rewrite would lose"
+            return counted
         except UnsupportedError as error:
             return error.detail
 
     local = all(Files(io.properties, io).is_local(item.data_file.file_path) for item in items)
     return in_threads(read, items, 2 if local else REMOTE_THREADS)
+
+
+def _identities(spec: PartitionSpec) -> set[int]:
+    """The columns that a file of a spec need not have: all rows have the partition's value."""
+    return {field.source_id for field in spec.fields if isinstance(field.transform, IdentityTransform)}
 
 
 def _removals(state: TableState, cutoff: Cutoff, whole: Sequence[ManifestEntry]) -> Iterator[PlanStep]:

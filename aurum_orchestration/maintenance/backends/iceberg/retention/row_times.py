@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
+from pyiceberg.table.name_mapping import NameMapping
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeletedRows
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import identified
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet, reading
 from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import Cutoff
 
@@ -39,16 +41,23 @@ def unreadable(file: DataFile) -> str | None:
 
 
 def count_times(
-    io: FileIO, location: str, cutoff: Cutoff, deleted: DeletedRows | None = None, *, absent: int | None = None
+    io: FileIO,
+    location: str,
+    cutoff: Cutoff,
+    deleted: DeletedRows | None = None,
+    *,
+    absent: int | None = None,
+    mapping: NameMapping | None = None,
 ) -> Counted:
     """Count the rows of a Parquet file; without those that ``deleted`` says are gone.
 
-    ``absent`` is the time of all rows when the file lacks the column, None for no time.
+    ``absent`` is the time of all rows when the file lacks the column, None for no time; ``mapping`` tells the
+    columns of a file without field ids.
     Raises CorruptTableError, BackendUnavailableError, or UnsupportedError when the file has no field ids or
     stores something else than times.
     """
     old = kept = position = 0
-    for mask in _masks(io, location, cutoff, absent):
+    for mask in _masks(io, location, cutoff, absent, mapping):
         gone = deleted.slice(location, position, len(mask)) if deleted is not None else None
         position += len(mask)
         living = mask if gone is None else mask[~gone]
@@ -57,18 +66,35 @@ def count_times(
     return Counted(old, kept)
 
 
-def _masks(io: FileIO, location: str, cutoff: Cutoff, absent: int | None) -> Iterator[Mask]:
+def has_fields(io: FileIO, location: str, identities: Iterable[int], mapping: NameMapping | None) -> bool:
+    """Whether a Parquet file has all of these fields, at any depth. Raises as :func:`count_times`."""
+    with open_parquet(io, location, ()) as file:
+        fields = list(identified(file.schema_arrow.empty_table(), mapping).schema)
+    found = set()
+    while fields:
+        field = fields.pop()
+        found.add(field_id(field))
+        if pa.types.is_struct(field.type):
+            fields += list(field.type)
+    return found.issuperset(identities)
+
+
+def _masks(
+    io: FileIO, location: str, cutoff: Cutoff, absent: int | None, mapping: NameMapping | None
+) -> Iterator[Mask]:
     """Batch by batch, True for each row that is old."""
     with open_parquet(io, location, ()) as file, reading(location):
-        if any(field_id(field) is None for field in file.schema_arrow):
+        schema = identified(file.schema_arrow.empty_table(), mapping).schema
+        if any(field_id(field) is None for field in schema):
             raise UnsupportedError(f"data file {location} has columns without field ids")
-        names = _names(file.schema_arrow, cutoff.column.path)
+        names = _names(schema, cutoff.column.path)
         if not names:
             yield np.full(file.metadata.num_rows, absent is not None and absent < cutoff.limit)
             return
         for batch in file.iter_batches(_BATCH_ROWS, columns=[".".join(names)], use_threads=False):
-            top = next(index for index, field in enumerate(batch.schema) if field_id(field) == cutoff.column.path[0])
-            yield older(batch.column(top), cutoff)
+            read = identified(pa.Table.from_batches([batch]), mapping)
+            top = next(index for index, field in enumerate(read.schema) if field_id(field) == cutoff.column.path[0])
+            yield older(read.column(top), cutoff)
 
 
 def _names(fields: Iterable[pa.Field], path: Sequence[int]) -> list[str]:

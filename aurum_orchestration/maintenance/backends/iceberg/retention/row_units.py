@@ -29,6 +29,7 @@ from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement,
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeletedRows, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.execute import CompactionExecution, CompactionUnit
 from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
+from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import read_state
@@ -132,14 +133,16 @@ class RemoveUnit(Unit):
         if not self._removal.parameters.verify:
             return None
         io = self._removal.table.io
-        specs, column = self._removal.state.table.metadata.specs(), self._cutoff.column
+        metadata, column = self._removal.state.table.metadata, self._cutoff.column
+        specs, mapping = metadata.specs(), mapping_of(metadata.properties)
         paths = list(self._files)
         old = 0
 
         def read(path: str) -> Counted:
             run.check()
             file = self._files[path]
-            return count_times(io, path, self._cutoff, absent=constant(file, specs[file.spec_id], column))
+            absent = constant(file, specs[file.spec_id], column)
+            return count_times(io, path, self._cutoff, absent=absent, mapping=mapping)
 
         local = Files(io.properties, io).is_local(paths[0])
         for number, (path, counted) in enumerate(
@@ -217,7 +220,7 @@ class KeepUnit(CompactionUnit):
         execution = self._execution
         self._keeping = KeepingRewrite(
             execution.table.io,
-            [Source(path, file.file_size_in_bytes, file.record_count) for path, file in self._removed.items()],
+            self._sources(members),
             execution.schema,
             execution.options,
             self._location,
@@ -282,7 +285,7 @@ class KeepingRewrite(FoldingRewrite):
         deleted: DeletedRows = self._deleted
         for source in self._sources:
             run.check()
-            kept += count_times(self._io, source.location, self._cutoff, deleted).kept
+            kept += count_times(self._io, source.location, self._cutoff, deleted, mapping=self._mapping).kept
         return kept
 
     def count_old_written(self) -> int:
