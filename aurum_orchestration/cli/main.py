@@ -105,6 +105,37 @@ def explain(
 
 
 @app.command()
+def init(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("fleet.yaml"),
+    *,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the backend: the first part of table ids.")
+    ] = "lake",
+    catalog: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A PyIceberg catalog property, e.g. uri=... or warehouse=...; ${VARIABLE} is kept. Repeat for "
+            "several. None: PyIceberg's own configuration of the catalog NAME.",
+        ),
+    ] = None,
+    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Zone of schedules and windows.")] = "UTC",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Write a commented fleet.yaml for a live Iceberg catalog.
+
+    Lists and measures its tables. Secrets do not go into the file: it names environment variables for them.
+    """
+    from aurum_orchestration.cli import init as scaffold
+
+    given = context.find_object(_Globals)
+    verbose = verbose or (given.verbose if given else 0)
+    scaffold.init(file, name, catalog or (), time_zone, force=force, verbose=verbose)
+
+
+@app.command()
 def doctor(
     context: typer.Context,
     *,

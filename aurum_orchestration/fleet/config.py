@@ -166,7 +166,7 @@ class FleetConfig(BaseModel):
     def _known_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ValueError, OSError):
+        except (ValueError, OSError, KeyError):
             close = difflib.get_close_matches(value, available_timezones(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{value!r} is no time zone of the tz database{hint}") from None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from aurum_orchestration.fleet.config import BackendConfig, FleetConfig, IcebergBackendConfig, NightBudget, TableRule
+from aurum_orchestration.fleet.config import BackendConfig, FleetConfig, IcebergBackendConfig, TableRule
 from aurum_orchestration.fleet.policy import PolicyModels, builtin_policy_models
 
 _ABOUT = ("title", "description", "default")
