@@ -140,12 +140,14 @@ class TableNotFoundError(PermanentError):
     """The table is not in its catalog (any more)."""
 
     type, title, status = "table-not-found", "Table not found", 404
+    default_hint = "Check its name, and whether it was dropped or renamed."
 
 
 class CorruptTableError(PermanentError):
     """A metadata, manifest or data file is missing or cannot be read."""
 
     type, title, status = "corrupt-table", "Table cannot be read", 422
+    default_hint = "Put the file back, or roll the table back to a snapshot whose files are all there."
 
 
 class VerificationError(PermanentError):
@@ -159,6 +161,7 @@ class StorageWriteError(PermanentError):
     """The storage refuses writes: read-only, full, or no rights."""
 
     type, title, status = "storage-write", "Storage cannot be written", 507
+    default_hint = "Make room or give the right to write, then run again."
 
 
 class LeaseHeldError(TransientError):
@@ -206,6 +209,7 @@ class BackendUnavailableError(TransientError):
     """A catalog, server or object store does not answer."""
 
     type, title, status = "backend-unavailable", "Backend unavailable", 503
+    default_hint = "Run again once it answers."
 
 
 class HistoryUnavailableError(TransientError):

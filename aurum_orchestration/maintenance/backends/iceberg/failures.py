@@ -22,6 +22,7 @@ from aurum_orchestration.errors import (
 )
 
 _SECRET_KEY = re.compile(r"(?i)password|secret|token|credential|access-key|account-key|connection-string")
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @contextmanager
@@ -65,9 +66,13 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        refused = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-        kind = StorageWriteError if refused else BackendUnavailableError
-        raise kind(f"{what} cannot be written: {error}") from error
+        raise not_written(f"{what} cannot be written", error) from error
+
+
+def not_written(told: str, error: Exception) -> StorageWriteError | BackendUnavailableError:
+    """The package's error for a write that failed: permanent where the storage refuses, transient for all else."""
+    refused = isinstance(error, OSError) and error.errno in _REFUSED
+    return (StorageWriteError if refused else BackendUnavailableError)(f"{told}: {error}")
 
 
 def _message(error: Exception) -> str:

@@ -35,13 +35,12 @@ from requests import RequestException
 
 from aurum_orchestration.errors import (
     AurumError,
-    BackendUnavailableError,
     CommitConflictError,
     CommitStateUnknownError,
     TableNotFoundError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
-from aurum_orchestration.maintenance.backends.iceberg.failures import writing
+from aurum_orchestration.maintenance.backends.iceberg.failures import not_written, writing
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ def publish(table: Table, snapshot_id: int, build: Callable[[Table, Snapshot], S
                 return Committed(table, snapshot_id, head.snapshot_id, attempt)
             builder.remove()
             if not isinstance(error, CommitFailedException):
-                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
+                raise not_written("the catalog did not take the commit", error) from error
             wait = min(wait * 2, _LONGEST_WAIT)
     raise CommitConflictError(f"{_ATTEMPTS} commits in a row found that another writer had been faster")
 
@@ -161,7 +160,7 @@ def commit_updates(
     """Commit changes of the metadata alone, such as of a ref, while ``requirements`` hold; the table after it.
 
     ``took_place`` says of metadata read back whether it has the changes. Raises CommitConflictError when a
-    requirement no longer holds, BackendUnavailableError, CommitStateUnknownError.
+    requirement no longer holds, StorageWriteError, BackendUnavailableError, CommitStateUnknownError.
     """
     needed, wanted = (AssertTableUUID(uuid=table.metadata.table_uuid), *requirements), tuple(updates)
     wait = _FIRST_WAIT
@@ -175,7 +174,7 @@ def commit_updates(
             if took_place(table.metadata):
                 return table
             if not isinstance(error, CommitFailedException):
-                raise BackendUnavailableError(f"the catalog did not take the commit: {error}") from error
+                raise not_written("the catalog did not take the commit", error) from error
             try:
                 for requirement in needed:
                     requirement.validate(table.metadata)

@@ -166,12 +166,12 @@ class RollingWriter:
         """Close what is open without finishing it; the caller deletes ``locations``."""
         current, self._current = self._current, None
         if current is not None:
-            current.sink.close()
+            current.abandon()
 
     def _roll(self) -> None:
-        current, self._current = self._current, None
-        if current is not None:
-            self.files.append(current.finish())
+        if self._current is not None:
+            self.files.append(self._current.finish())  # where this fails, the file is still to be abandoned
+        self._current = None
 
 
 class OpenFile:
@@ -213,6 +213,12 @@ class OpenFile:
         size = self.sink.tell()
         self.sink.close()
         return WrittenFile(self.location, size, self._writer.writer.metadata, self.strings)
+
+    def abandon(self) -> None:
+        """Close the sink without a footer. A full disk refuses that, too, which hides no error of the write."""
+        self._writer.is_open = False  # else PyArrow finishes the file once it is collected
+        with contextlib.suppress(OSError):
+            self.sink.close()
 
 
 def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -26,6 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.errors import CommitConflictError, CorruptTableError, StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
+from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.cluster import Partitions, partition_types
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.plan import has_live_files, head_of
@@ -189,7 +190,7 @@ class ManifestsUnit(Unit):
         table = self._execution.table
         location = table.location_provider().new_metadata_location(f"{self._uuid}-m{len(self._locations)}.avro")
         self._locations.append(location)
-        with table.io.new_output(location).create(overwrite=False) as stream:
+        with writing("a manifest"), table.io.new_output(location).create(overwrite=False) as stream:
             stream.write(content)
         entries = [entry for block in part for entry in block.entries]
         numbers = [entry.sequence_number for entry in entries if entry.sequence_number is not None]
