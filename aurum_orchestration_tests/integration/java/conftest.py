@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     """A Spark with Apache Iceberg's library, skipped with the reason where it is not provisioned."""
     if ENGINE.find() is None:
         missing(ENGINE.name, ENGINE.absence)
+    if "CI" in os.environ and ENGINE.name not in os.environ.get("AURUM_REQUIRE_ENGINES", ""):
+        pytest.skip("takes minutes, so CI runs it only where AURUM_REQUIRE_ENGINES lists spark")
     with running(tmp_path_factory.mktemp("spark"), settings=QUICK_START) as started:
         yield started
 

@@ -37,7 +37,6 @@ async def test_every_operation_is_right_or_refused(lake: SharedLake) -> None:
     for operation in sorted(HANDLERS):
         before, location = lake.names(), lake.load().metadata_location
         result = await lake.maintain(operation)
-        print(operation, result.status, result.reason, result.metrics, result.problem)
         if operation in WRITING:
             assert result.status == MaintenanceStatus.SKIPPED, result.problem
             assert "version 3" in (result.reason or "")

@@ -22,6 +22,7 @@ TIMESTAMP'1969-12-31 23:00:00' + make_interval(0, 0, 0, 0, CAST(id * 5 AS INT)),
 IF(id % 11 = 0, NULL, concat('name-', id % 5)), CAST(CAST(id AS STRING) AS BINARY),
 IF(id % 4 = 0, NULL, named_struct('x', CAST(id AS INT), 'y', IF(id % 3 = 0, NULL, 'y'))),
 IF(id % 5 = 0, NULL, array(CAST(id AS INT), NULL)), IF(id % 6 = 0, NULL, map('k', CAST(id AS INT)))"""
+# Iceberg leaves NaN out of bounds, Spark counts it above all numbers: what passes depends on how rows lie in files
 FILTERS = [
     *(
         f"{name} {operator} {value}"
@@ -30,7 +31,7 @@ FILTERS = [
             ("id", "17"),
             ("i", "-3"),
             ("f", "4.0"),
-            ("d", "2.5"),
+            ("d", "2.5 AND NOT isnan(d)"),
             ("small", "5.25"),
             ("big", "-17000000000"),
             ("day", "DATE'2026-01-11'"),
@@ -100,9 +101,8 @@ async def test_filters_leave_out_files(lake: SharedLake) -> None:
     assert (await lake.maintain("compaction")).status == COMPLETED
     files = lake.sql("SELECT count(*) AS n FROM lake.ns.t.files")[0]["n"]
     assert files == 10
-    for column, value in (("i", 23), ("big", None), ("place.x", 43)):
-        if value is not None:
-            assert lake.java.planned("lake.ns.t", column, "equal", value) == 1, column
+    for column, value in (("i", 23), ("place.x", 43), ("place.x", 5)):
+        assert lake.java.planned("lake.ns.t", column, "equal", value) == 1, column
 
 
 async def test_merge_on_read_deletes_are_folded_in(lake: SharedLake) -> None:

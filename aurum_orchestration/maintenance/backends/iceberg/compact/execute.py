@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pyiceberg.io.pyarrow import (
-    compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
 )
@@ -19,6 +18,7 @@ from pyiceberg.table import Table
 from aurum_orchestration.errors import CorruptTableError, StateDriftedError, VerificationError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
+from aurum_orchestration.maintenance.backends.iceberg.compact.column_metrics import metrics_plan
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
@@ -292,7 +292,7 @@ def _data_file(table: Table, written: WrittenFile, where: tuple[int, Record], or
     schema = table.schema()
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=written.metadata,
-        stats_columns=compute_statistics_plan(schema, table.metadata.properties),
+        stats_columns=metrics_plan(schema, table.metadata.properties),
         parquet_column_mapping=parquet_path_to_id_mapping(schema),
     )
     file = DataFile.from_args(
