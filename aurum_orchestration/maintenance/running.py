@@ -122,7 +122,7 @@ class OperationRun:
             self._plan = plan
         if not plan.steps:
             self._status = MaintenanceStatus.COMPLETED if self._tally.steps else MaintenanceStatus.SKIPPED
-            self._end_abandoned()
+            self._end_abandoned(holding=False)
             return
         if self.config.dry_run:
             self._status = MaintenanceStatus.PLANNED
@@ -206,15 +206,15 @@ class OperationRun:
                 ttl=self._executor.lease_ttl,
                 on_lost=self._lost,
             )
-            self._end_abandoned()
+            self._end_abandoned(holding=True)
             history.record(self._running(), who=self._executor.who)
         except AurumError as error:
             self._stop.end(error)
             raise
 
-    def _end_abandoned(self) -> None:
-        """Tell in the log what killed runs left as running. Without a lease, where nothing is left to do, a try."""
-        history, holding = self._executor.history, self._lease is not None
+    def _end_abandoned(self, *, holding: bool) -> None:
+        """Tell in the log what killed runs left as running; a try, unless the lease was taken just now."""
+        history = self._executor.history
         if history is None or self.config.dry_run:
             return
         try:

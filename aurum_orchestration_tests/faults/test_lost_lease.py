@@ -76,18 +76,20 @@ def lose_and_go_on(scene: Scene, at: int, other: str, *, ttl: float | None = Non
             if ttl is None:
                 expire_lease(lake)
             wait_until(lambda: history.holder(TABLE) is None, "the lease expired")
+        may_be_done = other == scene.case.operation and scene.steps[at - 1].endswith(".metadata.json")
         second = lake.run(other, **parameters)
         assert second.status == "completed", second.reason
         then = lake.catalog.load_table("ns.t")
         status, reason, _, problem = first.go_on()
-        assert (status, problem) == ("failed", "lease-lost"), reason
+        # refused by the catalog itself while it was asked, it plans anew and may find everything done
+        assert (status, problem) == ("failed", "lease-lost") or (status != "failed" and may_be_done), reason
         table = lake.catalog.load_table("ns.t")
         assert table.metadata_location == then.metadata_location
         scene.before.unharmed(table, scene.case)
         with History(lake.settings.history_url) as history:
             recorded = history.operation(held.operation_id)
             assert recorded is not None
-            assert str(recorded.status) == "failed"
+            assert str(recorded.status) == status
         again = scene.operate(lake)
         assert again.status in {"completed", "skipped"}, again.reason
         age_all(table)
