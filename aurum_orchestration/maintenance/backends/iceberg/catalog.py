@@ -18,6 +18,7 @@ from sqlalchemy import literal, make_url, select
 from aurum_orchestration.errors import BackendUnavailableError, ConfigurationError, nearest
 from aurum_orchestration.fleet.table_id import TableId, discovered_by
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
+from aurum_orchestration.maintenance.backends.iceberg.rest import rest_catalog
 from aurum_orchestration.maintenance.backends.iceberg.sources import Source, source_of
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
@@ -43,7 +44,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], *, create: bool = Fal
             _check_sqlite_file(settings["uri"], create=create)
         if not create:
             settings.setdefault("init_catalog_tables", "false")
-        catalog = load_catalog(name, **settings)
+        catalog = rest_catalog(name, settings) or load_catalog(name, **settings)
         try:
             _check_reachable(catalog)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -99,18 +100,22 @@ def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.P
         )
 
 
+_OF_A_STORE = re.compile(r"AWS Error|google::cloud|Azure|curlCode")
+"""How PyArrow's clients of object stores begin what they say."""
+
+
 @contextlib.contextmanager
 def reading(location: str) -> Iterator[None]:
     """Turns what reading a data file raises into CorruptTableError or BackendUnavailableError.
 
-    PyArrow raises OSError for broken pages too, but with an error number only when the storage failed.
+    PyArrow raises OSError for broken pages too: the storage failed where there is an error number, or a store's name.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise CorruptTableError(f"data file {location} is missing") from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        if getattr(error, "errno", None) is not None:
+        if getattr(error, "errno", None) is not None or _OF_A_STORE.search(str(error)):
             raise BackendUnavailableError(f"data file {location}: {error}") from error
         raise CorruptTableError(f"data file {location} cannot be read: {error}") from error
 

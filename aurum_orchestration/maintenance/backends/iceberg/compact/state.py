@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from aurum_orchestration.errors import CorruptTableError, RequestError
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError, RequestError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, partition_key
 
@@ -62,6 +62,8 @@ def read_state(table: Table, reader: EntryReader) -> TableState:
         manifests = snapshot.manifests(table.io)
     except FileNotFoundError as error:
         raise CorruptTableError(f"manifest list {snapshot.manifest_list} is missing") from error
+    except OSError as error:
+        raise BackendUnavailableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
     for manifest in manifests:
         if not (manifest.has_added_files() or manifest.has_existing_files()):
             continue
