@@ -73,7 +73,9 @@ class PolicyBook:
         self._config = config
         self._models = {**CALENDAR_MODEL, **models}
         self._rules = rules
-        self._effective: dict[tuple[str, tuple[int, ...], str], BaseModel] = {}
+        self._effective: dict[tuple[str, tuple[int, ...]], dict[str, BaseModel]] = {}
+        # the table asked about last, and its policies: a decision asks for each operation's in a row
+        self._last: tuple[TableId | None, dict[str, BaseModel]] = (None, {})
         self._by_content: dict[tuple[str, str], BaseModel] = {}
 
     def effective(self, table: TableId, operation: str) -> BaseModel:
@@ -82,10 +84,13 @@ class PolicyBook:
         Raises UnknownNameError for an operation without a policy, ConfigurationError when rules that
         are right one by one contradict each other together.
         """
-        key = (table.backend, self._rules.matching(table), operation)
-        known = self._effective.get(key)
+        last, policies = self._last
+        if last is not table:
+            policies = self._effective.setdefault((table.backend, self._rules.matching(table)), {})
+            self._last = (table, policies)
+        known = policies.get(operation)
         if known is None:
-            known = self._effective[key] = self._merge(table, operation)
+            known = policies[operation] = self._merge(table, operation)
         return known
 
     def sources(self, table: TableId, operation: str) -> list[tuple[str, Any, Key | None]]:

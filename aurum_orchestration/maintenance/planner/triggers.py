@@ -6,6 +6,7 @@ cooldown, back-off) is in :mod:`~aurum_orchestration.maintenance.planner.decide`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -121,5 +122,7 @@ def _bytes_to_rewrite(metrics: Mapping[str, float], excess: float, target: float
 
 def _seconds(moved: float, metrics: Mapping[str, float], facts: RunFacts) -> float:
     if facts.seconds_per_gib is not None and facts.seconds_per_gib > 0:
-        return facts.seconds_per_gib * moved / GIB
+        seconds = facts.seconds_per_gib * moved / GIB
+        if math.isfinite(seconds):
+            return seconds
     return START_SECONDS + SECONDS_PER_FILE * number(metrics, "small_files") + SECONDS_PER_GIB * moved / GIB

@@ -388,3 +388,11 @@ def test_a_table_of_higher_priority_comes_first_though_it_gains_less() -> None:
     large = decide(replace(sick(9000), table=TableId("lake", ("flights", "other"))), policy(), {}, NOW, ["compaction"])
     taken, _ = rank([*large, *small])
     assert [decision.table for decision in taken] == [small[0].table, large[0].table]
+
+
+def test_an_infinite_rate_of_the_past_predicts_by_the_defaults() -> None:
+    facts = RunFacts(seconds_per_gib=float("inf"))
+    assert (
+        compaction(health(data_files=9, excess_files=9, data_bytes=0), facts).cost
+        == compaction(health(data_files=9, excess_files=9, data_bytes=0)).cost
+    )
