@@ -8,11 +8,6 @@ service with verification on. Peak memory is that of a process which does nothin
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import resource
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -22,33 +17,15 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.typedef import Record
 
-from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
 from aurum_orchestration_tests.iceberg_deletes import add_equality_deletes, add_position_deletes, live_data_files
-from benchmarks.compaction import THREADS, load, service_at, timed
+from benchmarks.compaction import THREADS, compact, load, timed
 from benchmarks.figures import figure, show
+from benchmarks.processes import in_new_process, peak_mib
 from benchmarks.tables import build_curves
 
 ROUNDS = 3
 DELETED = 200_000
 SORT = {"strategy": "sort", "sort_columns": "curve_id, ts"}
-
-
-def compact(home: Path, **parameters: Any) -> dict[str, float]:
-    """Compact the table once through the service; the operation's metrics."""
-
-    async def once() -> dict[str, float]:
-        async with service_at(home) as service:
-            result = await service.execute_maintenance(
-                backend_type="lake",
-                operation_type="compaction",
-                target_table="lake.bench.curves",
-                parameters={"max_concurrent_groups": THREADS, **parameters},
-            )
-        if result.status != MaintenanceStatus.COMPLETED:
-            raise RuntimeError(f"compaction ended {result.status}: {result.problem}")
-        return result.metrics
-
-    return asyncio.run(once())
 
 
 def move(home: Path, snapshot_id: int, keep: set[str]) -> None:
@@ -135,31 +112,30 @@ def ratios(home: Path) -> list[dict[str, Any]]:
 def peak_memory(home: Path) -> list[dict[str, Any]]:
     """Peak resident memory of a process that does nothing but one verified sort."""
     compact(home, **SORT)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [figure("sort_peak_rss", [peak], "MiB", 1024)]
+    return [figure("sort_peak_rss", [peak_mib()], "MiB", 1024)]
 
 
 def main() -> None:
     """Build the table and measure, each part in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["ratios", "memory"])
+    parser.add_argument("--part", choices=["build", "ratios", "memory"])
     parser.add_argument("--home", type=Path)
     parser.add_argument("--rows", type=int, default=10_000_000)
     arguments = parser.parse_args()
-    if arguments.part == "ratios":
+    if arguments.part == "build":
+        build_curves(arguments.home, arguments.rows, 2_000)
+        show([])
+    elif arguments.part == "ratios":
         show(ratios(arguments.home))
     elif arguments.part == "memory":
         show(peak_memory(arguments.home))
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            home = Path(scratch)
-            build_curves(home, arguments.rows, 2_000)
-            figures = []
-            for part in ("ratios", "memory"):
-                command = [sys.executable, "-m", "benchmarks.deletes_and_sort", "--part", part, "--home", scratch]
-                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                figures += json.loads(answer.stdout)
-            show(figures)
+            in_new_process("deletes_and_sort", "--part", "build", "--home", scratch, "--rows", arguments.rows)
+            parts = (
+                in_new_process("deletes_and_sort", "--part", part, "--home", scratch) for part in ("ratios", "memory")
+            )
+            show([one for figures in parts for one in figures])
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import Any
 import duckdb
 
 from aurum_orchestration_tests.servers.spark import ENGINE, SparkCatalog, running
-from benchmarks.compaction import ROWS_A_FILE, compact, floor_seconds, in_new_process, load, timed
+from benchmarks.compaction import ROWS_A_FILE, compact, floor_seconds, load, timed
 from benchmarks.figures import figure, show
+from benchmarks.processes import in_new_process
 
 ROUNDS = 3
 MEMORY = "4g"
@@ -110,7 +111,7 @@ def main() -> None:
         sys.exit(1)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "peers"
-        in_new_process("--part", "build", "--home", str(home), "--rows", str(arguments.rows))
+        in_new_process("compaction", "--part", "build", "--home", home, "--rows", arguments.rows)
         assert len(live_paths(home)) == arguments.rows // ROWS_A_FILE
         show(measure(home, arguments.rounds))
 

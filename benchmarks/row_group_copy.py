@@ -9,13 +9,8 @@ many files; dirty pages are written to disk before every measurement. Everything
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -32,9 +27,9 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, NestedField, StringType
 
-from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
-from benchmarks.compaction import service_at
+from benchmarks.compaction import compact
 from benchmarks.figures import figure, show
+from benchmarks.processes import in_new_process, peak_mib
 from benchmarks.tables import CURVES, append_files, catalog_at, curve_rows
 
 THREADS = 2
@@ -95,24 +90,6 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def compact(home: Path, **parameters: Any) -> dict[str, float]:
-    """Compact the table once through the service; the operation's metrics."""
-
-    async def once() -> dict[str, float]:
-        async with service_at(home) as service:
-            result = await service.execute_maintenance(
-                backend_type="lake",
-                operation_type="compaction",
-                target_table="lake.bench.wide",
-                parameters={"target_file_size_mb": 512, "max_concurrent_groups": THREADS, **parameters},
-            )
-        if result.status != MaintenanceStatus.COMPLETED:
-            raise RuntimeError(f"compaction ended {result.status}: {result.problem}")
-        return result.metrics
-
-    return asyncio.run(once())
-
-
 def live(home: Path) -> list[Path]:
     """The table's data files."""
     tasks = catalog_at(home).load_table("bench.wide").scan().plan_files()
@@ -161,7 +138,13 @@ def ratios(home: Path, rounds: int) -> list[dict[str, Any]]:
             if name == "decoded" and number > 1:
                 continue  # long, and steady enough
             metrics: dict[str, float] = {}
-            seconds[name].append(timed(lambda found=metrics, given=parameters: found.update(compact(home, **given))))
+            seconds[name].append(
+                timed(
+                    lambda found=metrics, given=parameters: found.update(
+                        compact(home, "wide", target_file_size_mb=512, **given)
+                    )
+                )
+            )
             copied = max(copied, metrics.get("row_groups_copied", 0))
             reset(home, base, paths)
     # the first round warms the page cache and the imports
@@ -191,17 +174,8 @@ def ratios(home: Path, rounds: int) -> list[dict[str, Any]]:
 
 def peak_memory(home: Path) -> list[dict[str, Any]]:
     """Peak resident memory of a process that does nothing but one verified compaction."""
-    compact(home)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [figure("row_group_copy_peak_rss", [peak], "MiB", 512)]
-
-
-def in_new_process(*arguments: str) -> list[dict[str, Any]]:
-    """This module, run anew with the arguments."""
-    command = [sys.executable, "-m", "benchmarks.row_group_copy", *arguments]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: list[dict[str, Any]] = json.loads(answer.stdout)
-    return figures
+    compact(home, "wide", target_file_size_mb=512)
+    return [figure("row_group_copy_peak_rss", [peak_mib()], "MiB", 512)]
 
 
 def main() -> None:
@@ -222,9 +196,11 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             # a process's peak counts for those that it starts: build in one that ends
-            in_new_process("--part", "build", "--home", scratch, "--gigabytes", str(arguments.gigabytes))
-            figures = in_new_process("--part", "ratios", "--home", scratch, "--rounds", str(arguments.rounds))
-            show([*figures, *in_new_process("--part", "memory", "--home", scratch)])
+            in_new_process("row_group_copy", "--part", "build", "--home", scratch, "--gigabytes", arguments.gigabytes)
+            figures = in_new_process(
+                "row_group_copy", "--part", "ratios", "--home", scratch, "--rounds", arguments.rounds
+            )
+            show([*figures, *in_new_process("row_group_copy", "--part", "memory", "--home", scratch)])
 
 
 if __name__ == "__main__":

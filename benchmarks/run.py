@@ -25,9 +25,12 @@ from rich.table import Table
 BENCHMARKS = [
     "compaction",
     "deletes_and_sort",
+    "workloads",
+    "point_queries",
     "manifests",
     "row_group_copy",
     "expiry",
+    "orphans",
     "measure_tables",
     "sensor_tick",
 ]
