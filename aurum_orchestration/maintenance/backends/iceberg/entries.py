@@ -63,7 +63,7 @@ class EntryReader:
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
         except FileNotFoundError as error:
             raise CorruptTableError(f"manifest {path} is missing") from error
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, SystemError) as error:
             raise CorruptTableError(f"manifest {path} cannot be read: {error}") from error
         with self._lock:
             self._cached[path] = entries

@@ -62,6 +62,8 @@ def read_state(table: Table, reader: EntryReader) -> TableState:
         manifests = snapshot.manifests(table.io)
     except FileNotFoundError as error:
         raise CorruptTableError(f"manifest list {snapshot.manifest_list} is missing") from error
+    except (ValueError, EOFError, SystemError) as error:  # the last by PyIceberg's decoder, of garbage
+        raise CorruptTableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
     except OSError as error:
         raise BackendUnavailableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
     for manifest in manifests:
