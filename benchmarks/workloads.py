@@ -193,7 +193,7 @@ def ratios(home: Path, name: str) -> Iterator[dict[str, Any]]:
 
 def _halves(paths: list[str]) -> dict[str, Any]:
     size = sum(Path(path).stat().st_size for path in paths) / 2**20
-    return {"target_file_size_mb": max(1, int(size / 4)), "max_group_size_mb": max(1, int(size / 2) + 1)}
+    return {"max_group_size_mb": int(size / 2) + 1}
 
 
 def main() -> None:
