@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.errors import ProblemDetail, UnknownNameError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.calendar import ALWAYS, CALENDAR, CalendarPolicy, closed
 from aurum_orchestration.maintenance.interfaces import (
     Decision,
     MaintenanceConfig,
@@ -20,11 +22,30 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.planner.decide import WAITING
-from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, rank
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, Spent, rank
 from aurum_orchestration.maintenance.survey import Examined
 
 _A_PERSON_MAY = WAITING | {"disabled", "unmeasured"}
 """Codes that a person passes over by naming the operation: neither thresholds nor refusals are among them."""
+
+_A_SCHEDULE_MAY = _A_PERSON_MAY - {"back-off"}
+
+
+class Respect(StrEnum):
+    """What holds a round back besides thresholds and refusals, which always do.
+
+    ``nothing``: a person asked. ``calendar``: a schedule did, so windows, blackouts, the nights' budgets,
+    ``enabled: false`` and the pause after failures hold, but no cooldown. ``decisions``: everything that holds the
+    planner back.
+    """
+
+    NOTHING = "nothing"
+    CALENDAR = "calendar"
+    DECISIONS = "decisions"
+
+
+Judge = Callable[[Decision], Decision]
+"""Turns the planner's decision into what this round makes of it."""
 
 
 @dataclass
@@ -35,19 +56,48 @@ class Round:
     answered: list[MaintenanceResult] = field(default_factory=list)
 
 
+def judge(respect: Respect, policy: PolicyLookup, now: datetime) -> Judge:
+    """What a round that respects this makes of a decision. ``now`` is in the zone that calendars are meant in."""
+
+    def as_asked(decision: Decision) -> Decision:
+        return replace(decision, act=True) if decision.code in _A_PERSON_MAY else decision
+
+    def as_scheduled(decision: Decision) -> Decision:
+        if not decision.act and decision.code not in _A_SCHEDULE_MAY:
+            return decision
+        # an operation without a trigger is `disabled` too, but nobody said so
+        if decision.code == "disabled" and _switched_off(policy, decision):
+            return decision
+        calendar = policy(decision.table, CALENDAR)
+        shut = closed(calendar if isinstance(calendar, CalendarPolicy) else ALWAYS, now)
+        if shut is not None:
+            return replace(decision, act=False, code=shut.code, reason=str(shut))
+        return replace(decision, act=True)
+
+    return {Respect.NOTHING: as_asked, Respect.CALENDAR: as_scheduled, Respect.DECISIONS: lambda one: one}[respect]
+
+
+def _switched_off(policy: PolicyLookup, decision: Decision) -> bool:
+    try:
+        return not getattr(policy(decision.table, decision.operation), "enabled", True)
+    except UnknownNameError:  # an operation that is not implemented has no policy
+        return False
+
+
 def choose(
     examined: Sequence[Examined],
     *,
     named: bool,
+    judged: Judge,
     budget: Budget | None,
     request: Callable[[Decision], MaintenanceConfig],
     nights: Mapping[str, Budget] | None = None,
 ) -> Round:
-    """Follow the decisions, or, when a person ``named`` the operations, everything but thresholds and refusals.
+    """Follow the decisions as ``judged``.
 
     A table that could not be measured is answered as failed. What is not to be done is answered as
-    skipped with the reason: every such decision when named, else only those that a budget cut: the one of
-    the round, or of a backend's night (``nights``, by backend).
+    skipped with the reason: every such decision when the operations were ``named``, else only those that a
+    budget cut: the one of the round, or of a backend's night (``nights``, by backend).
     """
     wanted: list[Decision] = []
     left: list[Decision] = []
@@ -59,9 +109,9 @@ def choose(
                 for decision in (decisions if named else decisions[:1])
             )
             continue
-        for decision in decisions:
-            if decision.act or (named and decision.code in _A_PERSON_MAY):
-                wanted.append(replace(decision, act=True))
+        for decision in map(judged, decisions):
+            if decision.act:
+                wanted.append(decision)
             elif named:
                 left.append(decision)
     allowed: list[Decision] = []
@@ -83,16 +133,16 @@ def choose(
 
 
 def overriding(
-    policy: PolicyLookup, operations: Mapping[str, BaseMaintenanceOperation], given: Mapping[str, Any], *, named: bool
+    policy: PolicyLookup, operations: Mapping[str, BaseMaintenanceOperation], given: Mapping[str, Any], *, enable: bool
 ) -> PolicyLookup:
-    """The policies as they are for one round: with the parameters given, and enabled when named.
+    """The policies as they are for one round: with the parameters given, and enabled when that is asked for.
 
     Raises RequestError when an operation does not know a parameter.
     """
     updates: dict[str, dict[str, Any]] = {}
     for name, operation in operations.items():
         checked = operation.parameters(dict(given))
-        updates[name] = {key: getattr(checked, key) for key in given} | ({"enabled": True} if named else {})
+        updates[name] = {key: getattr(checked, key) for key in given} | ({"enabled": True} if enable else {})
     made: dict[int, tuple[BaseModel, BaseModel]] = {}
 
     def lookup(table: TableId, operation: str) -> BaseModel:
@@ -105,6 +155,16 @@ def overriding(
         return made[id(base)][1]
 
     return lookup
+
+
+def spent_on(results: Sequence[MaintenanceResult]) -> Spent:
+    """What rounds took from a budget, as the history counts it: results that only looked did not take any."""
+    worked = [one for one in results if not one.config.dry_run and one.status is not MaintenanceStatus.SKIPPED]
+    return Spent(
+        tables=frozenset(one.config.target_table for one in worked),
+        bytes=sum(one.metrics.get(name, 0.0) for one in worked for name in ("bytes_rewritten", "bytes_added")),
+        seconds=sum(one.seconds for one in worked),
+    )
 
 
 def _answer(

@@ -54,7 +54,7 @@ from aurum_orchestration.maintenance.planner.decide import decide
 from aurum_orchestration.maintenance.planner.facts import RunFacts
 from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, Spent
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
-from aurum_orchestration.maintenance.rounds import choose, overriding
+from aurum_orchestration.maintenance.rounds import Respect, choose, judge, overriding
 from aurum_orchestration.maintenance.running import ProgressHook
 from aurum_orchestration.maintenance.shapes import TableStatus
 from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
@@ -278,6 +278,7 @@ class MaintenanceService:
         dry_run: bool = False,
         parameters: Mapping[str, Any] | None = None,
         *,
+        respect: Respect | None = None,
         budget: Budget | None = None,
         on_result: ResultHook | None = None,
         progress: ProgressHook | None = None,
@@ -286,13 +287,16 @@ class MaintenanceService:
 
         Without ``operations`` it follows the planner's decisions, cooldown included. With them it passes
         over cooldown, windows, the nights' budgets and ``enabled: false``, but not over thresholds: nothing
-        to do is ``skipped``. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
+        to do is ``skipped``. ``respect`` says otherwise: a schedule's round passes over cooldown alone, a
+        sensor's over nothing. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
         what was done, best first, then what was skipped, then what could not be measured (``failed``).
         When cancelled, what runs ends as ``cancelled``, told to ``on_result``.
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
-        policy = overriding(self.fleet.policy, self._operations(named or list(TRIGGERS)), given, named=bool(named))
+        respect = respect or (Respect.NOTHING if named else Respect.DECISIONS)
+        asked = respect is Respect.NOTHING
+        policy = overriding(self.fleet.policy, self._operations(named or list(TRIGGERS)), given, enable=asked)
         examined = await self._examine(tables, named or None, policy, remember=not dry_run)
 
         def request(decision: Decision) -> MaintenanceConfig:
@@ -304,13 +308,23 @@ class MaintenanceService:
                 parameters=given,
             )
 
-        nights = {} if named else await self._nights({health.backend for health, _, _ in examined})
-        chosen = choose(examined, named=bool(named), budget=budget, request=request, nights=nights)
+        nights = {} if asked else await self._nights({health.backend for health, _, _ in examined})
+        judged = judge(respect, policy, datetime.now(self.fleet.zone))
+        chosen = choose(examined, named=bool(named), judged=judged, budget=budget, request=request, nights=nights)
         done = await self._carry_out([self._understood(request(one)) for one in chosen.to_do], on_result, progress)
         if on_result is not None:
             for answer in chosen.answered:
                 on_result(answer)
         return [*done, *chosen.answered]
+
+    def backends_with(self, operation: str) -> list[str]:
+        """Names of the backends that have the operation; one that cannot be made has none. Connects nothing."""
+        having = []
+        for name in self.backends.names:
+            with contextlib.suppress(AurumError):
+                if operation in map(str, self.backends.get(name).supported_operations):
+                    having.append(name)
+        return having
 
     async def night_budget(self, backend: str) -> Budget:
         """What the planner may still start on a backend tonight: its caps, and what was spent since noon."""

@@ -32,6 +32,7 @@ from aurum_orchestration.maintenance import (
 )
 from aurum_orchestration.maintenance.interfaces import RunContext
 from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.threads import run_sync
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.unit.maintenance.files import FilesBackend, FileTable
@@ -731,3 +732,30 @@ async def test_explain_takes_one_table(lake: Lake) -> None:
         await lake.service.explain("disk.ns.*")
     with pytest.raises(UnknownNameError):
         await lake.service.explain("disk.ns.c")
+
+
+async def test_a_schedule_passes_over_cooldown_alone(lake: Lake) -> None:
+    table = lake.table("a", 8)
+    assert statuses(await lake.service.maintain()) == [("disk.ns.a", "completed")]
+    for number in range(8):
+        table.append(f"again {number}")
+    held = await lake.service.maintain(operations=["compaction"], respect=Respect.DECISIONS)
+    assert statuses(held) == [("disk.ns.a", "skipped")]
+    assert "cools down until" in held[0].reason
+    off = with_rules(lake, policy={"compaction": {"enabled": False}})
+    assert statuses(await off.maintain(operations=["compaction"], respect=Respect.CALENDAR)) == [
+        ("disk.ns.a", "skipped")
+    ]
+    spent = with_rules(lake, policy={}, budget={"minutes": 0})
+    assert statuses(await spent.maintain(operations=["compaction"], respect=Respect.CALENDAR)) == [
+        ("disk.ns.a", "skipped")
+    ]
+    done = await lake.service.maintain(operations=["compaction"], respect=Respect.CALENDAR)
+    assert statuses(done) == [("disk.ns.a", "completed")]
+
+
+async def test_which_backends_have_an_operation(lake: Lake) -> None:
+    assert lake.service.backends_with("compaction") == ["disk", "tape"]
+    assert lake.service.backends_with("reindex") == []
+    lake.config["backends"]["tape"] = {"type": "of a package that is gone"}
+    assert lake.make().backends_with("compaction") == ["disk"]
