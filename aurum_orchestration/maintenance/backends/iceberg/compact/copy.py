@@ -118,7 +118,7 @@ class CopyingRewrite(FoldingRewrite):
                     self._run.check()
                 self.before += self._assembler.copy(opened, footer, number)
         if rest := sorted(set(range(len(footer.groups))) - set(healthy)):
-            pieces = reader.pieces(source.location, self._options.row_group_bytes, rest)
+            pieces = reader.pieces(source.location, self._options.row_group_bytes, rest, source.constants)
             yield from self._living_pieces(pieces, source.location, [rows[number] for number in rest])
 
     def read_back(self, run: RunContext) -> RowChecksum:

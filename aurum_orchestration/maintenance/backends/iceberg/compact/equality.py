@@ -25,6 +25,12 @@ from pyiceberg.types import DoubleType, FloatType, NestedField, StructType
 
 from aurum_orchestration.errors import CorruptTableError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema, conform, field_id
+from aurum_orchestration.maintenance.backends.iceberg.compact.constants import (
+    NO_CONSTANTS,
+    Constants,
+    constants_of,
+    repeated,
+)
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import BATCH_ROWS, DeletedRows, sequence_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import identified, mapping_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet
@@ -105,7 +111,8 @@ def fold_equality(
             for path, file in touched.items():
                 if sequence_of(file) < chunk.newest:
                     start = 0
-                    for keys in _read_keys(io, path, columns, mapping):
+                    constants = constants_of(metadata, file.data_file)
+                    for keys in _read_keys(io, path, columns, mapping, constants):
                         into.add(path, start + np.flatnonzero(chunk.match(keys, sequence_of(file))))
                         start += keys.num_rows
 
@@ -178,9 +185,16 @@ def _chunks(io: FileIO, items: Sequence[ManifestEntry], columns: Sequence[KeyCol
 
 
 def _read_keys(
-    io: FileIO, location: str, columns: Sequence[KeyColumn], mapping: NameMapping | None = None
+    io: FileIO,
+    location: str,
+    columns: Sequence[KeyColumn],
+    mapping: NameMapping | None = None,
+    constants: Constants = NO_CONSTANTS,
 ) -> Iterator[pa.Table]:
-    """The key columns of a data or delete file, in batches, in the types of the keys; null where a file lacks one."""
+    """The key columns of a data or delete file, in batches, in the types of the keys.
+
+    One that the file lacks is null, or the value that ``constants`` has for its id.
+    """
     with open_parquet(io, location, ()) as file:
         schema = identified(file.schema_arrow.empty_table(), mapping).schema
         top = {identity: field.name for field in schema if (identity := field_id(field)) is not None}
@@ -193,12 +207,12 @@ def _read_keys(
         if not names:
             for start in range(0, file.metadata.num_rows, BATCH_ROWS):
                 count = min(BATCH_ROWS, file.metadata.num_rows - start)
-                yield pa.table([pa.nulls(count, _comparable(column.field.type)) for column in columns], _names(columns))
+                yield pa.table([_absent(column, count, constants) for column in columns], _names(columns))
             return
         try:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
                 part = _identified(batch, mapping)
-                yield pa.table([_key(part, column) for column in columns], _names(columns))
+                yield pa.table([_key(part, column, constants) for column in columns], _names(columns))
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptTableError(f"{location} cannot be read: {error}") from error
 
@@ -213,13 +227,20 @@ def _names(columns: Sequence[KeyColumn]) -> list[str]:
     return [str(number) for number in range(len(columns))]
 
 
-def _key(batch: pa.RecordBatch, column: KeyColumn) -> pa.ChunkedArray:
+def _absent(column: KeyColumn, rows: int, constants: Constants) -> pa.ChunkedArray:
+    kind = _comparable(column.field.type)
+    value = constants.get(column.path[-1])
+    missing = pa.nulls(rows, kind) if value is None else repeated(value, column.field, rows).cast(kind)
+    return pa.chunked_array([missing])
+
+
+def _key(batch: pa.RecordBatch, column: KeyColumn, constants: Constants) -> pa.ChunkedArray:
     values: pa.Array | None = None
     fields: Iterable[pa.Field] = batch.schema
     for depth, identity in enumerate(column.path):
         position = next((index for index, field in enumerate(fields) if field_id(field) == identity), None)
         if position is None:
-            return pa.chunked_array([pa.nulls(batch.num_rows, _comparable(column.field.type))])
+            return _absent(column, batch.num_rows, constants)
         # a field of a null struct is null
         values = pc.struct_field(values, position) if depth else batch.column(position)
         fields = values.type if pa.types.is_struct(values.type) else ()

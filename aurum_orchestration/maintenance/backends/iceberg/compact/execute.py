@@ -19,6 +19,7 @@ from aurum_orchestration.errors import CorruptTableError, StateDriftedError, Ver
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.commit import Replacement, commit_replace, delete_quietly
 from aurum_orchestration.maintenance.backends.iceberg.compact.column_metrics import metrics_plan
+from aurum_orchestration.maintenance.backends.iceberg.compact.constants import constants_of
 from aurum_orchestration.maintenance.backends.iceberg.compact.copy import CopyingRewrite
 from aurum_orchestration.maintenance.backends.iceberg.compact.deletes import DeleteIndex, NamedPaths
 from aurum_orchestration.maintenance.backends.iceberg.compact.fold import Deletions, FoldingRewrite
@@ -145,8 +146,17 @@ class CompactionUnit(Unit):
         return self._plain(members, self._location)
 
     def _sources(self, members: Sequence[ManifestEntry]) -> list[Source]:
-        files, mapping = [item.data_file for item in members], self._execution.mapping
-        return [Source(file.file_path, file.file_size_in_bytes, file.record_count, mapping) for file in files]
+        mapping, metadata = self._execution.mapping, self._execution.state.table.metadata
+        return [
+            Source(
+                file.file_path,
+                file.file_size_in_bytes,
+                file.record_count,
+                mapping,
+                constants_of(metadata, file),
+            )
+            for file in (item.data_file for item in members)
+        ]
 
     def _plain(self, members: Sequence[ManifestEntry], location: Callable[[str], str]) -> Rewrite:
         """Into one partition: with deletes folded in, with row groups copied, or plainly."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyiceberg.io import FileIO
@@ -97,7 +97,7 @@ class FoldingRewrite(Rewrite):
 
     def _living(self, source: Source) -> Source:
         rows = source.rows - self._deleted.count(source.location)
-        return Source(source.location, source.bytes * rows // max(source.rows, 1), rows)
+        return replace(source, bytes=source.bytes * rows // max(source.rows, 1), rows=rows)
 
     def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
         recorded = self._recorded[source.location]

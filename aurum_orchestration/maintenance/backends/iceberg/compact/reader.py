@@ -13,6 +13,13 @@ from pyiceberg.table.name_mapping import NameMapping
 
 from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import field_id, select_columns
+from aurum_orchestration.maintenance.backends.iceberg.compact.constants import (
+    NO_CONSTANTS,
+    Constants,
+    inner_ids,
+    refuse_missing,
+    repeated,
+)
 from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping import has_ids, identified
 
 _BATCH_ROWS = 131_072
@@ -29,32 +36,38 @@ class GroupReader:
     """
 
     def __init__(self, io: FileIO, target: pa.Schema, mapping: NameMapping | None = None) -> None:
-        self._io, self._mapping = io, mapping
+        self._io, self._mapping, self._target = io, mapping, target
         self._wanted = [field_id(field) for field in target]
+        self._inner = inner_ids(target)
         self._names = target.names
         self._encoded: list[str] | None = None
         self._seen: pa.Schema | None = None
         self._by_name = False
         self._positions: list[int | None] = []
 
-    def pieces(self, location: str, piece_bytes: int, groups: Sequence[int] | None = None) -> Iterator[pa.Table]:
+    def pieces(
+        self, location: str, piece_bytes: int, groups: Sequence[int] | None = None, constants: Constants = NO_CONSTANTS
+    ) -> Iterator[pa.Table]:
         """The file's rows in tables whose columns stand as in the target schema (by field id), types as read.
 
-        Only those of the row groups at the positions ``groups``, if given. What takes at most about
+        Only those of the row groups at the positions ``groups``, if given. A column that the file lacks is
+        null, or the value that ``constants`` has for its id. What takes at most about
         ``piece_bytes`` in memory comes in one piece, more in batches of less.
         Raises CorruptTableError, BackendUnavailableError, or UnsupportedError for a file without field
         ids whose columns no mapping names.
         """
         with self._open(location) as file:
+            if inside := constants.keys() & self._inner:
+                refuse_missing(inside, identified(file.schema_arrow.empty_table(), self._mapping).schema, location)
             chosen = list(range(file.metadata.num_row_groups)) if groups is None else list(groups)
             size, count = _decoded_bytes(file.metadata, chosen)
             with reading(location):
                 if size <= piece_bytes:
-                    yield self._select(file.read_row_groups(chosen, use_threads=False))
+                    yield self._select(file.read_row_groups(chosen, use_threads=False), constants)
                 else:
                     rows = min(_BATCH_ROWS, max(1, count * piece_bytes // (4 * size)))
                     for batch in file.iter_batches(batch_size=rows, row_groups=chosen, use_threads=False):
-                        yield self._select(pa.Table.from_batches([batch]))
+                        yield self._select(pa.Table.from_batches([batch]), constants)
 
     def _open(self, location: str) -> pq.ParquetFile:
         if self._encoded is not None:
@@ -65,7 +78,7 @@ class GroupReader:
             self._encoded = _encoded_strings(file.metadata)
         return open_parquet(self._io, location, self._encoded)
 
-    def _select(self, table: pa.Table) -> pa.Table:
+    def _select(self, table: pa.Table, constants: Constants) -> pa.Table:
         # the field ids are in the metadata
         if self._seen is None or not table.schema.equals(self._seen, check_metadata=True):
             self._seen, self._by_name = table.schema, not has_ids(table.schema)
@@ -73,9 +86,14 @@ class GroupReader:
         if self._by_name:
             table = identified(table, self._mapping)
         columns = [
-            pa.nulls(table.num_rows) if position is None else table.column(position) for position in self._positions
+            self._missing(number, table.num_rows, constants) if position is None else table.column(position)
+            for number, position in enumerate(self._positions)
         ]
         return pa.table(columns, names=self._names)
+
+    def _missing(self, number: int, rows: int, constants: Constants) -> pa.Array:
+        value = constants.get(self._wanted[number] or 0)
+        return pa.nulls(rows) if value is None else repeated(value, self._target.field(number), rows)
 
 
 def _decoded_bytes(metadata: pq.FileMetaData, groups: Sequence[int]) -> tuple[int, int]:

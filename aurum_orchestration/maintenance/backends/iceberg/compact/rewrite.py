@@ -15,6 +15,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.table.name_mapping import NameMapping
 
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import conform
+from aurum_orchestration.maintenance.backends.iceberg.compact.constants import Constants
 from aurum_orchestration.maintenance.backends.iceberg.compact.reader import GroupReader, open_parquet, reading
 from aurum_orchestration.maintenance.backends.iceberg.compact.writer import RollingWriter, WriteOptions, WrittenFile
 from aurum_orchestration.maintenance.checksum import RowChecksum
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data file to be replaced; ``mapping`` tells its columns when it has no field ids."""
+    """A data file to be replaced.
+
+    ``mapping`` tells its columns when it has no field ids, ``constants`` those that only its partition tells.
+    """
 
     location: str
     bytes: int
     rows: int
     mapping: NameMapping | None = None
+    constants: Constants = field(default_factory=dict)
 
 
 class Rewrite:
@@ -103,7 +108,7 @@ class Rewrite:
 
     def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
         """The rows of a source that have to be decoded."""
-        yield from reader.pieces(source.location, self._options.row_group_bytes)
+        yield from reader.pieces(source.location, self._options.row_group_bytes, constants=source.constants)
 
     def _flush(self, pieces: list[pa.Table], done: float) -> None:
         columns = [
