@@ -212,10 +212,20 @@ class BackendUnavailableError(TransientError):
     default_hint = "Run again once it answers."
 
 
-class HistoryUnavailableError(TransientError):
-    """The history store cannot be opened, read or written."""
+class HistoryError(AurumError):
+    """Whatever is wrong with the history store. Not raised itself."""
+
+
+class HistoryUnavailableError(HistoryError, TransientError):
+    """The history store cannot be opened, read or written now."""
 
     type, title, status = "history-unavailable", "History store unavailable", 503
+
+
+class HistoryUnusableError(HistoryError, PermanentError):
+    """The history store is damaged, is not one, or was made by a newer version. It is left as it is."""
+
+    type, title, status = "history-unusable", "History store unusable", 500
 
 
 class OperationCancelledError(TransientError):

@@ -155,7 +155,7 @@ def _problems() -> str:
 
 
 def _error_types() -> Iterator[type[errors.AurumError]]:
-    bases = {errors.AurumError, errors.TransientError, errors.PermanentError}
+    bases = {errors.AurumError, errors.TransientError, errors.PermanentError, errors.HistoryError}
     for value in vars(errors).values():
         if inspect.isclass(value) and issubclass(value, errors.AurumError) and value not in bases:
             yield value

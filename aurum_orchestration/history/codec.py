@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Row
 
-from aurum_orchestration.errors import HistoryUnavailableError
+from aurum_orchestration.errors import HistoryUnusableError
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, OperationType
 
 _FLOAT = "$float"
@@ -77,11 +77,11 @@ def row_of(result: MaintenanceResult, who: str) -> dict[str, Any]:
 
 
 def result_of(row: Row[Any]) -> MaintenanceResult:
-    """The result that :func:`row_of` made a row of. Raises HistoryUnavailableError for a row that is none."""
+    """The result that :func:`row_of` made a row of. Raises HistoryUnusableError for a row that is none."""
     try:
         return _result(row)
     except ValueError as error:
-        raise HistoryUnavailableError(
+        raise HistoryUnusableError(
             f"the record of operation {row.operation_id} cannot be read: {error}",
             hint="Somebody changed it: delete that row from aurum_operations.",
         ) from error

@@ -7,17 +7,18 @@ from typing import NamedTuple
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from aurum_orchestration.errors import HistoryUnavailableError
+from aurum_orchestration.errors import HistoryError, HistoryUnavailableError, HistoryUnusableError
 
 _ELSEWHERE = "or point AURUM_HISTORY_URL to another store."
 
 
 class _Kind(NamedTuple):
-    """A kind of trouble: how SQLite's message or PostgreSQL's SQLSTATE shows it, and what to do."""
+    """A kind of trouble: how SQLite's message or PostgreSQL's SQLSTATE shows it, what to do, and whether it passes."""
 
     words: tuple[str, ...]
     states: tuple[str, ...]
     hint: str
+    error: type[HistoryError] = HistoryUnavailableError
 
 
 _KINDS = (
@@ -37,6 +38,7 @@ _KINDS = (
         ("42P01", "42703", "XX"),
         "The history store is damaged, or is not one. Move it away (the next run makes a new one), "
         f"restore it from a backup, {_ELSEWHERE}",
+        HistoryUnusableError,
     ),
     _Kind(("is full", "disk i/o", "no space left"), ("53100",), "Free space where the history store lies."),
     _Kind(
@@ -47,18 +49,17 @@ _KINDS = (
 )
 
 
-def unavailable(error: SQLAlchemyError | OSError, store: str) -> HistoryUnavailableError:
+def unavailable(error: SQLAlchemyError | OSError, store: str) -> HistoryError:
     """The error for whatever the database, its driver or the file system raised."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     message = " ".join(str(cause).split()) or type(cause).__name__
-    return HistoryUnavailableError(f"history store {store}: {message}", hint=_hint(message, cause))
-
-
-def _hint(message: str, cause: BaseException) -> str:
+    text = f"history store {store}: {message}"
     if isinstance(cause, PoolTimeoutError):
-        return "Too many threads use the history at once: maintain fewer tables at the same time."
+        return HistoryUnavailableError(
+            text, hint="Too many threads use the history at once: maintain fewer tables at the same time."
+        )
     words, state = message.lower(), getattr(cause, "sqlstate", None) or ""
     for kind in _KINDS:
         if any(word in words for word in kind.words) or state.startswith(kind.states):
-            return kind.hint
-    return f"Check the history store, {_ELSEWHERE}"
+            return kind.error(text, hint=kind.hint)
+    return HistoryUnavailableError(text, hint=f"Check the history store, {_ELSEWHERE}")

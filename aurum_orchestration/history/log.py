@@ -36,8 +36,8 @@ def record(connection: Connection, result: MaintenanceResult, who: str) -> None:
         _refresh_facts(connection, row["table_id"], row["operation"])
 
 
-def end_abandoned(connection: Connection, table: str, besides: str, at: datetime) -> int:
-    """Record as failed what still says that it runs on the table, but for one operation; how many it were."""
+def end_abandoned(connection: Connection, table: str, besides: str, at: datetime) -> list[str]:
+    """Record as failed what still says that it runs on the table, but for one operation; their ids."""
     left = connection.execute(
         select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
             operations.c.table_id == table,
@@ -61,7 +61,7 @@ def end_abandoned(connection: Connection, table: str, besides: str, at: datetime
             )
         )
         _refresh_facts(connection, table, row.operation)
-    return len(left)
+    return [row.operation_id for row in left]
 
 
 def results(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from aurum_orchestration.errors import HistoryUnavailableError
+from aurum_orchestration.errors import HistoryUnusableError
 from aurum_orchestration.history.schema import HEAD, VERSION_TABLE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -32,7 +32,7 @@ def revision(connection: Connection) -> str | None:
 def upgrade(connection: Connection) -> None:
     """Create or migrate the schema inside the connection's transaction, which must be one that writes.
 
-    Raises HistoryUnavailableError when a newer version of this package made the store.
+    Raises HistoryUnusableError when a newer version of this package made the store.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
@@ -51,7 +51,7 @@ def _migrate(connection: Connection, found: str | None) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
-        raise HistoryUnavailableError(
+        raise HistoryUnusableError(
             f"the history store has schema {found}, this version of aurum-orchestration knows schemas up to {HEAD}",
             hint="A newer version made this store: upgrade aurum-orchestration here, "
             "or point AURUM_HISTORY_URL to another store.",

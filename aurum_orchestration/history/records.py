@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -38,10 +38,11 @@ class HealthPoint:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows a prune deleted from the operation log and from the health series."""
+    """How many rows a prune deleted from the operation log, the health series and the outbox."""
 
     operations: int
     health: int
+    notices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,41 @@ class StoreSeen:
     revision: str
     clock: datetime
     current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell: ``about`` holds texts by name, ``destination`` names a URL of fleet.yaml without showing it."""
+
+    destination: str
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """Notices of one group: what a run or batch has to tell to one destination becomes one message."""
+
+    group: str
+    items: Sequence[Notice] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Notices for one message, claimed by whoever sends it. ``waited``: since the first of them was written."""
+
+    claim: str
+    destination: str
+    notices: Sequence[Mapping[str, str]]
+    attempts: int
+    waited: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSeen:
+    """What the outbox holds; ``strangers`` are destinations that nobody here knows, ``error`` the newest one."""
+
+    waiting: int
+    oldest: datetime | None
+    strangers: Sequence[str]
+    given_up: int
+    error: str | None

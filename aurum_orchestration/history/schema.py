@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the newest migration: the schema that this code reads and writes."""
 
 VERSION_TABLE = "aurum_schema_version"
@@ -147,4 +147,24 @@ health = Table(
     Column("metrics", Text, nullable=False, doc="JSON object: numbers by name; docs/metrics.md has the units."),
     Index("aurum_health_at", "at"),
     info={"meaning": "Health of tables over time."},
+)
+
+outbox = Table(
+    "aurum_outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, doc="Order of writing."),
+    Column("group_id", Text, nullable=False, doc="Notices of one run or batch: they are one message."),
+    Column("destination", Text, nullable=False, doc="Rule of fleet.yaml and position of its URL; never the URL."),
+    Column("about", Text, nullable=False, doc="JSON object of texts: what happened to which table, what to do."),
+    Column("created_at", UtcTime, nullable=False, doc="When it was written, by the store's clock."),
+    Column("due_at", UtcTime, doc="From when on it is to be sent; null once it is sent or given up."),
+    Column("attempts", Integer, nullable=False, doc="How often somebody began to send it."),
+    Column("claim", Text, doc="Who sends it right now."),
+    Column("claimed_until", UtcTime, doc="Until when nobody else takes it, by the store's clock."),
+    Column("sent_at", UtcTime, doc="When it was sent; null with `due_at` null: given up."),
+    Column("error", Text, doc="Why the last attempt failed, without secrets."),
+    Index("aurum_outbox_due", "due_at"),
+    Index("aurum_outbox_group", "group_id", "destination"),
+    Index("aurum_outbox_created", "created_at"),
+    info={"meaning": "One row per notice and destination."},
 )

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 
 from aurum_orchestration.errors import RequestError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.history import leases, log, series
+from aurum_orchestration.history import leases, log, outbox, series
 from aurum_orchestration.history.codec import storable
 from aurum_orchestration.history.connect import Store
-from aurum_orchestration.history.records import HealthPoint, Lease, Pruned, StoreSeen
+from aurum_orchestration.history.records import HealthPoint, Lease, Notices, OutboxSeen, Parcel, Pruned, StoreSeen
 from aurum_orchestration.history.schema import HEAD
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.planner.facts import RunFacts
@@ -22,13 +22,16 @@ from aurum_orchestration.maintenance.planner.rank import Spent
 
 T = TypeVar("T")
 
+GROUP_WAITS = timedelta(minutes=10)
+"""How long a notice waits for the end of its group at most; then its run is taken for dead, or for a long one."""
+
 
 class History:
     """Operation log, planner's facts, health series and leases in one store: a SQLite file or PostgreSQL.
 
     ``url`` is a SQLAlchemy URL, e.g. ``sqlite:////folder/history.db``. Nothing is opened before first
     use; reading a store that does not exist answers empty and makes nothing. Safe to use from many
-    threads, and from many processes on the same store. Everything may raise HistoryUnavailableError.
+    threads, and from many processes on the same store. Everything may raise a HistoryError.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,19 +57,30 @@ class History:
         seen = self._store.look()
         return None if seen is None else StoreSeen(str(self._store), *seen, current=seen[0] == HEAD)
 
-    def record(self, result: MaintenanceResult, *, who: str) -> None:
+    def record(self, result: MaintenanceResult, *, who: str, notices: Notices | None = None) -> None:
         """Write how an operation stands or ended, and who runs it (user, host, program).
 
         Recording the same ``operation_id`` again replaces what was recorded: a running operation's end.
+        What is to be told of it is written in the same transaction: both are there, or neither.
         """
         with self._store.writing() as connection:
             log.record(connection, result, who)
+            if notices is not None:
+                outbox.add(connection, notices, GROUP_WAITS)
 
-    def end_abandoned(self, table: TableId, *, besides: str, holding: bool = True) -> int:
+    def end_abandoned(
+        self,
+        table: TableId,
+        *,
+        besides: str,
+        holding: bool = True,
+        tell: Callable[[MaintenanceResult], Notices] | None = None,
+    ) -> int:
         """Record as failed what a killed process left as running on the table; how many operations it were.
 
         For whoever holds the table's lease: nothing else but its own operation, ``besides``, can still run.
-        With ``holding`` false for anybody: nothing is ended while the lease is held.
+        With ``holding`` false for anybody: nothing is ended while the lease is held. ``tell`` answers what
+        is to be told of each.
         """
         with self._store.writing() as connection:
             ended = log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
@@ -74,7 +88,11 @@ class History:
             if ended and not holding and leases.holder(connection, table) is not None:
                 connection.rollback()
                 return 0
-            return ended
+            for operation_id in ended if tell is not None else ():
+                result = log.result(connection, operation_id)
+                if result is not None and tell is not None:
+                    outbox.add(connection, tell(result), GROUP_WAITS)
+            return len(ended)
 
     def operations(
         self,
@@ -126,10 +144,50 @@ class History:
         """The newest point of each of the tables that has any, in one query."""
         return self._read(lambda connection: series.latest(connection, tables), {})
 
-    def prune(self, older_than: datetime, *, batch: int = 5000) -> Pruned:
-        """Delete operations that started, and points measured, before the aware moment ``older_than``.
+    def post(self, notices: Notices, *, due_in: timedelta = timedelta(0)) -> None:
+        """Put notices into the outbox, without a result to record."""
+        if notices.items:
+            with self._store.writing() as connection:
+                outbox.add(connection, notices, due_in)
 
-        ``batch`` rows per transaction, so that nobody waits long for the lock. Facts and leases stay.
+    def end_group(self, group: str) -> int:
+        """A run or batch is over, so what it has to tell is due now; how many notices that are."""
+        with self._store.writing() as connection:
+            return outbox.end_group(connection, group)
+
+    def claim_notices(self, destinations: Sequence[str], lease: timedelta) -> Parcel | None:
+        """What is due for one of the destinations, for one message; None when nothing is.
+
+        Nobody else gets it until ``lease`` is over, or :meth:`notices_failed` gave it back.
+        """
+        names = list(destinations)
+        if not self._read(lambda connection: outbox.any_due(connection, names), False):
+            return None
+        with self._store.writing() as connection:
+            return outbox.claim(connection, names, lease)
+
+    def notices_sent(self, parcel: Parcel) -> bool:
+        """Note that it was sent. False: the claim was over before, and somebody else may send it again."""
+        with self._store.writing() as connection:
+            return outbox.sent(connection, parcel) > 0
+
+    def notices_failed(self, parcel: Parcel, error: str, again_in: timedelta | None) -> None:
+        """Note why it was not sent, without secrets; it is due again in a while, or given up (None)."""
+        with self._store.writing() as connection:
+            outbox.failed(connection, parcel, error, again_in)
+
+    def outbox(self, destinations: Sequence[str], since: datetime) -> OutboxSeen:
+        """What waits to be sent, and what was given up since an aware moment."""
+        moment = _aware(since, "since")
+        return self._read(
+            lambda connection: outbox.seen(connection, destinations, moment), OutboxSeen(0, None, (), 0, None)
+        )
+
+    def prune(self, older_than: datetime, *, batch: int = 5000) -> Pruned:
+        """Delete operations that started, points measured, and notices written, before the aware moment ``older_than``.
+
+        ``batch`` rows per transaction, so that nobody waits long for the lock. Facts and leases stay, and
+        notices that wait to be sent.
         """
         moment = _aware(older_than, "older_than")
         there = self._read(lambda _connection: True, False)
@@ -138,6 +196,7 @@ class History:
         return Pruned(
             self._in_batches(lambda connection: log.prune(connection, moment, batch), batch),
             self._in_batches(lambda connection: series.prune(connection, moment, batch), batch),
+            self._in_batches(lambda connection: outbox.prune(connection, moment, batch), batch),
         )
 
     def acquire(self, table: TableId, *, holder: str, operation_id: str, ttl: timedelta) -> Lease:

@@ -20,6 +20,7 @@ from aurum_orchestration.errors import (
     AurumError,
     CommitConflictError,
     CommitStateUnknownError,
+    HistoryError,
     HistoryUnavailableError,
     LeaseLostError,
     OperationCancelledError,
@@ -219,7 +220,7 @@ class OperationRun:
             return
         try:
             abandoned = history.end_abandoned(self.table, besides=self.operation_id, holding=holding)
-        except HistoryUnavailableError:
+        except HistoryError:
             if holding:
                 raise
             return

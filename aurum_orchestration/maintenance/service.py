@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from aurum_orchestration.errors import (
     AurumError,
-    HistoryUnavailableError,
+    HistoryError,
     RequestError,
     UnknownNameError,
     UnsupportedError,
@@ -333,7 +333,7 @@ class MaintenanceService:
             return NO_BUDGET
         try:
             spent = await in_thread(self.history.spent, backend, night_began(datetime.now(self.fleet.zone)))
-        except HistoryUnavailableError as error:
+        except HistoryError as error:
             _log.warning("the budget of %s is taken as unspent, the history does not answer: %s", backend, error)
             spent = Spent()
         return Budget(
@@ -427,7 +427,7 @@ class MaintenanceService:
     async def _facts(self, tables: Sequence[TableId] | None) -> Mapping[tuple[str, str], RunFacts]:
         try:
             return await in_thread(self.history.facts, tables)
-        except HistoryUnavailableError as error:
+        except HistoryError as error:
             _log.warning("decisions are made without the history (no cooldown, no back-off): %s", error)
             return {}
 

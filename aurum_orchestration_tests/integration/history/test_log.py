@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from aurum_orchestration.errors import HistoryUnavailableError, LeaseHeldError, RequestError
+from aurum_orchestration.errors import HistoryUnusableError, LeaseHeldError, RequestError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration.history.codec import from_text, metrics_from_text, metrics_to_text, to_text
@@ -269,7 +269,7 @@ def test_a_row_somebody_broke_is_named(history: History) -> None:
     history.record(ended(operation_id="op-1"), who="maria")
     with history._store.writing() as connection:
         connection.execute(update(operations).values(metrics="{broken"))
-    with pytest.raises(HistoryUnavailableError, match="operation op-1 cannot be read"):
+    with pytest.raises(HistoryUnusableError, match="operation op-1 cannot be read"):
         history.operations()
 
 

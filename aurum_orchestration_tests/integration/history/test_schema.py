@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
-from aurum_orchestration.errors import HistoryUnavailableError
+from aurum_orchestration.errors import HistoryUnusableError
 from aurum_orchestration.history import History
 from aurum_orchestration.history.migrate import MIGRATIONS
 from aurum_orchestration.history.schema import HEAD, VERSION_TABLE, metadata
@@ -129,7 +129,7 @@ def test_a_newer_store_is_refused_and_left_alone(url: str, history: History) -> 
     set_revision(url, "9042")
     with History(url) as older:
         for use in (older.operations, lambda: older.record(ended(), who="maria"), lambda: older.holder(FLIGHTS)):
-            with pytest.raises(HistoryUnavailableError, match=f"schema 9042.*up to {HEAD}") as refused:
+            with pytest.raises(HistoryUnusableError, match=f"schema 9042.*up to {HEAD}") as refused:
                 use()
             assert "upgrade aurum-orchestration" in str(refused.value.hint)
     set_revision(url, HEAD)

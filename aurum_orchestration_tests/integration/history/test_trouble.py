@@ -16,7 +16,14 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from aurum_orchestration.errors import AurumError, ConfigurationError, HistoryUnavailableError, MissingExtraError
+from aurum_orchestration.errors import (
+    AurumError,
+    ConfigurationError,
+    HistoryError,
+    HistoryUnavailableError,
+    HistoryUnusableError,
+    MissingExtraError,
+)
 from aurum_orchestration.history import History
 from aurum_orchestration.history.faults import unavailable
 from aurum_orchestration_tests.engines import free_port
@@ -39,13 +46,15 @@ def read(history: History) -> None:
     history.operations()
 
 
-def trouble(url: str, use: Callable[[History], None]) -> HistoryUnavailableError:
-    with History(url) as history, pytest.raises(HistoryUnavailableError) as caught:
+def trouble(
+    url: str, use: Callable[[History], None], kind: type[HistoryError] = HistoryUnavailableError
+) -> HistoryError:
+    with History(url) as history, pytest.raises(kind) as caught:
         use(history)
     error = caught.value
-    assert error.transient
     assert error.hint
-    assert error.problem().type == "history-unavailable"
+    passes = kind is HistoryUnavailableError
+    assert (error.transient, error.type) == (passes, "history-unavailable" if passes else "history-unusable")
     return error
 
 
@@ -72,7 +81,7 @@ def test_locked_by_another_process(sqlite_store: str, use: Callable[[History], N
 def test_not_a_database(sqlite_store: str, use: Callable[[History], None]) -> None:
     file_of(sqlite_store).parent.mkdir()
     file_of(sqlite_store).write_bytes(b"this is a text, not a database " * 100)
-    error = trouble(sqlite_store, use)
+    error = trouble(sqlite_store, use, HistoryUnusableError)
     assert "not a database" in error.detail
     assert str(file_of(sqlite_store)) in error.detail
     assert "Move it away" in str(error.hint)
@@ -89,7 +98,7 @@ def test_damaged_in_the_middle(sqlite_store: str, use: Callable[[History], None]
         # all but the schema's page
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
-    error = trouble(sqlite_store, use)
+    error = trouble(sqlite_store, use, HistoryUnusableError)
     assert "malformed" in error.detail
     assert "Move it away" in str(error.hint)
 
@@ -100,7 +109,7 @@ def test_a_table_is_gone(sqlite_store: str) -> None:
     with sqlite3.connect(file_of(sqlite_store)) as connection:
         connection.execute("DROP TABLE aurum_operations")
     connection.close()
-    assert "no such table" in trouble(sqlite_store, read).detail
+    assert "no such table" in trouble(sqlite_store, read, HistoryUnusableError).detail
 
 
 def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
@@ -282,7 +291,7 @@ def test_no_secret_in_errors_of_queries(postgres_store: str) -> None:
         write(history)
         with psycopg.connect(postgres_store.replace("+psycopg", "")) as other:
             other.execute("DROP TABLE aurum_operations")
-        with pytest.raises(HistoryUnavailableError) as caught:
+        with pytest.raises(HistoryUnusableError) as caught:
             history.record(ended(reason=SECRET), who="maria")
     error: AurumError = caught.value
     assert SECRET not in "".join(traceback.format_exception(error))
