@@ -353,8 +353,9 @@ class MaintenanceService:
         if len(examined) != 1:
             raise RequestError(f"{table!r} means {len(examined):,} tables", hint="explain takes the id of one table.")
         backend = self.backends.get(examined[0][0].backend)
-        operations = [str(operation) for operation in backend.supported_operations]
-        return explain(self.fleet, examined[0], operations, datetime.now(self.fleet.zone))
+        own_code = (name for name, operation in MaintenanceFactory.operations().items() if not operation.planned)
+        operations = dict.fromkeys([*map(str, backend.supported_operations), *own_code])
+        return explain(self.fleet, examined[0], list(operations), datetime.now(self.fleet.zone))
 
     async def doctor(self) -> list[HealthCheckResult]:
         """Whether everything that maintenance needs is there: fleet, history, each backend, and what is due now."""
