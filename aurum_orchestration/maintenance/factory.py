@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import BaseModel
+
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 from aurum_orchestration.maintenance.interfaces import OperationType
@@ -15,7 +17,11 @@ _HERE = "aurum_orchestration.maintenance"
 
 
 class MaintenanceFactory:
-    """The registries of operations and backends. They belong to the process, not to a service."""
+    """The registries of operations and backends.
+
+    They belong to the process, not to a service, on purpose: code and packages that are installed are the
+    process's too. Everything else (settings, fleet, connections, history) belongs to one service.
+    """
 
     _operations: ClassVar[Registry[BaseMaintenanceOperation]] = Registry(
         "operation",
@@ -74,6 +80,11 @@ class MaintenanceFactory:
     def operations(cls) -> Mapping[str, type[BaseMaintenanceOperation]]:
         """Every known operation by name."""
         return cls._operations.all()
+
+    @classmethod
+    def policies(cls) -> Mapping[str, type[BaseModel]]:
+        """The model of every known operation's section in fleet.yaml."""
+        return {name: operation.Policy for name, operation in cls.operations().items()}
 
     @classmethod
     def backends(cls) -> tuple[str, ...]:
