@@ -108,8 +108,7 @@ class MaintenanceService:
                 from aurum_orchestration.fleet.load import load_fleet
                 from aurum_orchestration.fleet.policy import builtin_policy_models
 
-                registered = {name: operation.Policy for name, operation in MaintenanceFactory.operations().items()}
-                models = {**builtin_policy_models(), **registered}
+                models = {**builtin_policy_models(), **MaintenanceFactory.policies()}
                 self._fleet = load_fleet(
                     settings=self.settings, policy_models=models, backend_types=MaintenanceFactory.backends()
                 )
