@@ -10,7 +10,7 @@ from datetime import timedelta
 import dagster as dg
 
 from aurum_orchestration.dagster_edge.assets import table_specs
-from aurum_orchestration.dagster_edge.jobs import health_job, operation_jobs
+from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs
 from aurum_orchestration.dagster_edge.resources import service_resources
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
 from aurum_orchestration.fleet import Fleet
@@ -29,7 +29,7 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
     service = MaintenanceService(settings, fleet=fleet, patience=PATIENCE)
     return dg.Definitions(
         assets=table_specs(service.fleet),
-        jobs=[*operation_jobs(), health_job()],
+        jobs=[*operation_jobs(), maintenance_job(), health_job()],
         sensors=maintenance_sensors(service),
         resources=service_resources(service),
     )

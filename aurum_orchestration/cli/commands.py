@@ -144,15 +144,6 @@ def discover(session: Session, tables: Sequence[str]) -> None:
         raise typer.Exit(FAILED)
 
 
-def budget(tables: int | None, minutes: float | None, gib: float | None) -> Budget:
-    """The budget that the options mean; None is no cap."""
-    return Budget(
-        tables=tables,
-        bytes=None if gib is None else gib * 1024**3,
-        seconds=None if minutes is None else minutes * 60,
-    )
-
-
 def maintain(
     session: Session,
     tables: Sequence[str],

@@ -171,8 +171,9 @@ def plan(
     Each step with its risk, and why the other tables are left alone.
     """
     from aurum_orchestration.cli import commands
+    from aurum_orchestration.maintenance.planner.rank import Budget
 
-    session, budget = _session(context, output, fleet, verbose), commands.budget(max_tables, max_minutes, max_gib)
+    session, budget = _session(context, output, fleet, verbose), Budget.of(max_tables, max_minutes, max_gib)
     commands.maintain(session, table or (), operation or (), parameter or (), budget, dry_run=True)
 
 
@@ -197,8 +198,9 @@ def run(
     table needs by its policy.
     """
     from aurum_orchestration.cli import commands
+    from aurum_orchestration.maintenance.planner.rank import Budget
 
-    session, budget = _session(context, output, fleet, verbose), commands.budget(max_tables, max_minutes, max_gib)
+    session, budget = _session(context, output, fleet, verbose), Budget.of(max_tables, max_minutes, max_gib)
     commands.maintain(session, table or (), operation or (), parameter or (), budget, dry_run=dry_run)
 
 

@@ -17,6 +17,7 @@ from typer.cli import get_docs_for_click
 from aurum_orchestration import errors
 from aurum_orchestration.cli.main import app
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
+from aurum_orchestration.maintenance.checks import CHECKS, ChecksPolicy
 from aurum_orchestration.maintenance.explanation import TableExplanation
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.health_checks import DoctorReport
@@ -87,6 +88,9 @@ def _operations() -> str:
         "No operation: when the planner may start any of them on a table, in the fleet's `time_zone`. "
         "What a person asks for by name starts at any time.",
         _fields(CalendarPolicy, set(CalendarPolicy.model_fields)),
+        f"## {CHECKS}",
+        "No operation: the checks of a table's asset in Dagster, and from which numbers on they warn and fail.",
+        _fields(ChecksPolicy, set(ChecksPolicy.model_fields)),
     ]
     return "\n\n".join(parts) + "\n"
 

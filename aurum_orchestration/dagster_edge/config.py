@@ -12,12 +12,25 @@ import dagster as dg
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
+from aurum_orchestration.maintenance.rounds import Respect
+
 _log = logging.getLogger(__name__)
 
 TABLES = (
     "Globs over table ids, e.g. lake.flights.weather or lake.flights.*; * stops at a dot, ** does not. "
     "None given: every table of the fleet."
 )
+
+DRY_RUN = "Plan only: show what would be done and change nothing."
+
+RESPECT = (
+    "What holds the work back besides thresholds, which always do. nothing: somebody asked for it now. calendar: "
+    "windows, blackouts, the night's budget, enabled: false and the pause after failures. decisions: cooldown too, as "
+    "if the planner had asked. What is held back is skipped with the reason."
+)
+
+Caution = enum.Enum("Caution", {value.value: value.value for value in Respect}, type=str)  # type: ignore[misc]
+"""Respect, with members that are named as they are written: Dagster's config goes by names."""
 
 
 class HealthConfig(dg.Config):
@@ -42,7 +55,8 @@ class OperationConfig(dg.Config):
     tables: list[str] = Field(
         default_factory=list, description=f"{TABLES} Tables that do not need the operation are skipped."
     )
-    dry_run: bool = Field(default=False, description="Plan only: show what would be done and change nothing.")
+    dry_run: bool = Field(default=False, description=DRY_RUN)
+    respect: Caution = Field(default=Caution(Respect.NOTHING.value), description=f"{RESPECT} Sensors set decisions.")
 
     def given(self) -> dict[str, Any]:
         """The parameters that were set, as the service takes them; what is absent follows policy."""
@@ -50,16 +64,93 @@ class OperationConfig(dg.Config):
         return parameters.model_dump(exclude_none=True, mode="json")
 
 
+class RoundConfig(dg.Config):
+    """What the ``maintenance`` job is told. Its subclass types ``parameters`` for each operation."""
+
+    tables: list[str] = Field(default_factory=list, description=TABLES)
+    operations: list[str] = Field(
+        default_factory=list,
+        description="Operations, done one after the other in this order. None given: what each table needs, as the "
+        "planner decides.",
+    )
+    dry_run: bool = Field(default=False, description=DRY_RUN)
+    respect: Caution | None = Field(
+        default=None, description=f"{RESPECT} Left out: nothing when operations are given, else decisions."
+    )
+    max_tables: int | None = Field(default=None, ge=1, description="Tables worked on at most. Left out: no cap.")
+    max_minutes: float | None = Field(
+        default=None, ge=0, description="Only what is predicted to fit in these minutes is started. Left out: no cap."
+    )
+    max_gib: float | None = Field(
+        default=None, ge=0, description="GiB read and written at most, as predicted. Left out: no cap."
+    )
+
+    def given(self) -> dict[str, dict[str, Any]]:
+        """The parameters that were set, by the operation's name as Dagster writes it."""
+        parameters: BaseModel = self.parameters  # type: ignore[attr-defined]
+        told = parameters.model_dump(exclude_none=True, mode="json")
+        return {operation: values for operation, values in told.items() if values}
+
+
+class PurgeConfig(dg.Config):
+    """What the ``purge`` job is told."""
+
+    older_than_days: float = Field(
+        default=30, ge=1, description="Runs that ended longer ago than this go, with their events and logs."
+    )
+    dry_run: bool = Field(default=True, description="Only say what would go. False: delete it.")
+    runs: Literal["ours", "all"] = Field(
+        default="ours",
+        description="ours: runs of this code location's jobs (those with the tag aurum/operation). all: runs of every "
+        "job in this Dagster instance, other teams' too.",
+    )
+    keep_last: int = Field(
+        default=0, ge=0, description="So many of the newest ended runs of each job stay, whatever their age."
+    )
+    batch_size: int = Field(default=100, ge=1, le=10_000, description="Runs listed and deleted at a time.")
+    history_older_than_days: float | None = Field(
+        default=None,
+        ge=1,
+        description="Operations and health points in the project's own history older than this go too; operations "
+        "that are gone cannot be undone. Left out: the history stays.",
+    )
+
+
+@cache
+def round_config(operations: tuple[tuple[str, type[BaseModel]], ...]) -> type[RoundConfig]:
+    """The config class of the ``maintenance`` job for these operations (name, model of its parameters)."""
+    forms = {name: launch_form(name, parameters) for name, parameters in operations}
+    fields: dict[str, Any] = {
+        name: (form, Field(default_factory=form, description=_PARAMETERS.format(name))) for name, form in forms.items()
+    }
+    every = create_model("MaintenanceLaunchParameters", __base__=dg.Config, **fields)
+    described = Field(default_factory=every, description="Parameters by operation, of those that `operations` names.")
+    made = create_model("MaintenanceRoundConfig", __base__=RoundConfig, parameters=(every, described))
+    made.__doc__ = "What the maintenance job is told."
+    return made
+
+
+_PARAMETERS = "Parameters of {} for this run. What is left out follows the policy."
+
+
+@cache
+def launch_form(name: str, parameters: type[BaseModel]) -> type[dg.Config]:
+    """An operation's parameters as optional config fields."""
+    title = _title(name)
+    fields: dict[str, Any] = {key: _optional(title, key, info) for key, info in parameters.model_fields.items()}
+    return create_model(f"{title}LaunchParameters", __base__=dg.Config, **fields)
+
+
+def _title(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
 @cache
 def operation_config(name: str, parameters: type[BaseModel]) -> type[OperationConfig]:
     """The config class of the operation ``name`` whose parameters are described by that model."""
-    title = "".join(word.capitalize() for word in name.split("_"))
-    fields: dict[str, Any] = {key: _optional(title, key, info) for key, info in parameters.model_fields.items()}
-    form = create_model(f"{title}LaunchParameters", __base__=dg.Config, **fields)
-    described = Field(
-        default_factory=form, description=f"Parameters of {name} for this run. What is left out follows the policy."
-    )
-    made = create_model(f"{title}Config", __base__=OperationConfig, parameters=(form, described))
+    form = launch_form(name, parameters)
+    described = Field(default_factory=form, description=_PARAMETERS.format(name))
+    made = create_model(f"{_title(name)}Config", __base__=OperationConfig, parameters=(form, described))
     made.__doc__ = f"What the {name} job is told."
     return made
 

@@ -1,4 +1,6 @@
-"""The jobs: one per operation, and ``health``. Each is one op that works on many tables at once in threads.
+"""The jobs: one per operation, ``maintenance`` for several, ``health``.
+
+Each is one op that works on many tables at once in threads.
 
 One op rather than one per table, and in the run's own process: with steps or mapped ops a table costs
 nine events and a process start; this way it costs its observation.
@@ -9,8 +11,8 @@ from functools import partial
 
 import dagster as dg
 
-from aurum_orchestration.dagster_edge.config import HealthConfig, OperationConfig, operation_config
-from aurum_orchestration.dagster_edge.naming import OPERATION_TAG, definition_name
+from aurum_orchestration.dagster_edge.config import HealthConfig, operation_config, round_config
+from aurum_orchestration.dagster_edge.naming import MAINTENANCE, OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
 from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, operations_log, run_metadata, told
 from aurum_orchestration.dagster_edge.resources import SERVICE
@@ -20,6 +22,8 @@ from aurum_orchestration.errors import AurumError
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
+from aurum_orchestration.maintenance.planner.rank import Budget
+from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 
@@ -39,9 +43,35 @@ def operation_job(name: str, operation: type[BaseMaintenanceOperation]) -> dg.Jo
     description = f"{operation.title or name}: every table that needs it, of those that `tables` names."
 
     def carry_out(context: dg.OpExecutionContext) -> Events:
-        return _carry_out(context, name, form.model_validate(context.op_config))
+        config = form.model_validate(context.op_config)
+        given = config.given()
+        request = OperationRequest(
+            config.tables, [name], config.dry_run, {name: given} if given else {}, Respect(config.respect.value)
+        )
+        return _carry_out(context, request)
 
     return _job(definition_name(name), description, form, carry_out, pool=f"aurum_{definition_name(name)}")
+
+
+def maintenance_job() -> dg.JobDefinition:
+    """The job that does several operations, or what the planner decides."""
+    names = {definition_name(name): name for name in MaintenanceFactory.operations()}
+    form = round_config(tuple((key, MaintenanceFactory.operations()[name].Parameters) for key, name in names.items()))
+
+    def carry_out(context: dg.OpExecutionContext) -> Events:
+        config = form.model_validate(context.op_config)
+        request = OperationRequest(
+            config.tables,
+            config.operations,
+            config.dry_run,
+            {names[key]: given for key, given in config.given().items()},
+            Respect(config.respect.value) if config.respect else None,
+            Budget.of(tables=config.max_tables, minutes=config.max_minutes, gib=config.max_gib),
+        )
+        return _carry_out(context, request)
+
+    description = "Several operations, one after the other; none named: what each table needs, as the planner decides."
+    return _job(MAINTENANCE, description, form, carry_out, pool=f"aurum_{MAINTENANCE}")
 
 
 def health_job() -> dg.JobDefinition:
@@ -74,12 +104,11 @@ def _job(
     )
 
 
-def _carry_out(context: dg.OpExecutionContext, operation: str, config: OperationConfig) -> Events:
+def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Events:
     service = _service(context)
     results: list[MaintenanceResult] = []
     notes: list[str] = []
-    work = partial(maintain, service, operation, OperationRequest(config.tables, config.dry_run, config.given()))
-    for item in _told(stream(work)):
+    for item in _told(stream(partial(maintain, service, request))):
         if isinstance(item, Note):
             _say(context, item, notes)
         elif isinstance(item, Ended):

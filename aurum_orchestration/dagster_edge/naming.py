@@ -12,6 +12,9 @@ OPERATION_TAG = "aurum/operation"
 BACKEND_TAG = "aurum/backend"
 TABLES_TAG = "aurum/tables"
 
+MAINTENANCE = "maintenance"
+"""Name of the job that does several operations."""
+
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
 _TAG_LENGTH = 63

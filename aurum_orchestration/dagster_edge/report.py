@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
@@ -44,7 +44,8 @@ def run_metadata(results: Sequence[MaintenanceResult], notes: Sequence[str] = ()
 
 def operations_log(results: Sequence[MaintenanceResult]) -> str:
     """The same for a log: the summary and a line for each of the first tables."""
-    told = [f"{result.config.target_table} {result.status}: {_why(result)}" for result in _worst_first(results)]
+    named = _namer(results)
+    told = [f"{named(result)} {result.status}: {_why(result)}" for result in _worst_first(results)]
     more = [f"and {len(told) - MOST_LINES:,} more"] if len(told) > MOST_LINES else []
     return "\n".join([_summary(results), *told[:MOST_LINES], *more])
 
@@ -52,8 +53,9 @@ def operations_log(results: Sequence[MaintenanceResult]) -> str:
 def operations_report(results: Sequence[MaintenanceResult], notes: Sequence[str] = ()) -> str:
     """One line per table, what went wrong first: status, why, files before and after, rows verified, seconds."""
     ordered = _worst_first(results)
-    rows = [_operation_row(result) for result in ordered[:MOST_ROWS]]
-    head = ["table", "status", "what and why", "files", "rows verified", "seconds"]
+    several = _several(results)
+    rows = [_operation_row(result, several=several) for result in ordered[:MOST_ROWS]]
+    head = ["table", *(["operation"] if several else []), "status", "what and why", "files", "rows verified", "seconds"]
     return _document(_summary(results), notes, head, rows, len(ordered))
 
 
@@ -71,13 +73,14 @@ def health_report(measured: Sequence[tuple[TableHealth, float, Sequence[Decision
 def failure_text(results: Sequence[MaintenanceResult]) -> str:
     """One sentence that names every table that went wrong, with the cause of each."""
     bad = [result for result in results if result.status in BAD]
-    named = "; ".join(f"{result.config.target_table}: {_why(result)}" for result in bad[:20])
+    name = _namer(results)
+    named = "; ".join(f"{name(result)}: {_why(result)}" for result in bad[:20])
     more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
-    return f"{len(bad)} of {_tables(len(results))} went wrong, the others are done. {named}{more}"
+    return f"{len(bad)} of {_things(results)} went wrong, the others are done. {named}{more}"
 
 
 def _worst_first(results: Sequence[MaintenanceResult]) -> list[MaintenanceResult]:
-    return sorted(results, key=lambda result: (_rank(result.status), result.config.target_table))
+    return sorted(results, key=lambda one: (_rank(one.status), one.config.target_table, str(one.config.operation_type)))
 
 
 def told(problem: ProblemDetail | AurumError) -> str:
@@ -86,7 +89,24 @@ def told(problem: ProblemDetail | AurumError) -> str:
     return f"{text.rstrip('.')}. {problem.hint}" if problem.hint else text
 
 
-def _operation_row(result: MaintenanceResult) -> list[str]:
+def _several(results: Sequence[MaintenanceResult]) -> bool:
+    """Whether the results are of several operations, so that a table's id does not say which."""
+    return len({str(result.config.operation_type) for result in results}) > 1
+
+
+def _namer(results: Sequence[MaintenanceResult]) -> Callable[[MaintenanceResult], str]:
+    if _several(results):
+        return lambda result: f"{result.config.target_table} {result.config.operation_type}"
+    return lambda result: result.config.target_table
+
+
+def _things(results: Sequence[MaintenanceResult]) -> str:
+    if not _several(results):
+        return _tables(len(results))
+    return f"{len(results):,} operations on {_tables(len({result.config.target_table for result in results}))}"
+
+
+def _operation_row(result: MaintenanceResult, *, several: bool) -> list[str]:
     before, after = result.metrics.get("files_rewritten"), result.metrics.get("files_added")
     files = f"{before:,.0f} → {after or 0:,.0f}" if before else ""
     if result.status is MaintenanceStatus.PLANNED and result.steps:
@@ -94,7 +114,8 @@ def _operation_row(result: MaintenanceResult) -> list[str]:
     verification = result.verification
     rows = "" if verification is None else f"{verification.rows_after:,}" + ("" if verification.ok else " **differ**")
     status = f"**{result.status}**" if result.status in BAD else str(result.status)
-    return [result.config.target_table, status, _why(result), files, rows, f"{result.seconds:,.1f}"]
+    operation = [str(result.config.operation_type)] if several else []
+    return [result.config.target_table, *operation, status, _why(result), files, rows, f"{result.seconds:,.1f}"]
 
 
 def _health_row(health: TableHealth, debt: float, decisions: Sequence[Decision]) -> list[str]:
@@ -114,7 +135,7 @@ def _why(result: MaintenanceResult) -> str:
 def _summary(results: Sequence[MaintenanceResult]) -> str:
     counts = Counter(result.status for result in results)
     parts = [f"{counts[status]} {status}" for status in _ORDER if counts[status]]
-    return f"{_tables(len(results))}: {', '.join(parts)}" if parts else "No table to work on"
+    return f"{_things(results)}: {', '.join(parts)}" if parts else "No table to work on"
 
 
 def _document(summary: str, notes: Sequence[str], head: list[str], rows: list[list[str]], total: int) -> str:

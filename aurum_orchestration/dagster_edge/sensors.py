@@ -10,7 +10,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ import dagster as dg
 from aurum_orchestration.dagster_edge.cursor import Cursor
 from aurum_orchestration.dagster_edge.naming import (
     BACKEND_TAG,
+    MAINTENANCE,
     OPERATION_TAG,
     TABLE_TAG,
     TABLES_TAG,
@@ -32,6 +33,7 @@ from aurum_orchestration.dagster_edge.tick import Batch, plan_tick
 from aurum_orchestration.errors import AurumError
 from aurum_orchestration.fleet.table_id import TableId, literal_id, matches, quote_part
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
+from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import run_sync
@@ -141,14 +143,9 @@ def _last_ends(service: MaintenanceService, operation: str, examined: Sequence[E
 
 def _busy(instance: dg.DagsterInstance, operation: str) -> Callable[[TableId], bool]:
     """Says whether a run of the operation that names the table is queued or in progress, whoever launched it."""
-    job = definition_name(operation)
     exact: set[TableId] = set()
     globs: set[str] = set()
-    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNFINISHED)):
-        ops: Any = run.run_config.get("ops", {})
-        config = ops.get(job, {}).get("config", {})
-        if config.get("dry_run"):
-            continue
+    for config in _unfinished(instance, operation):
         for glob in config.get("tables") or ["**"]:
             try:
                 table = literal_id(glob)
@@ -161,6 +158,16 @@ def _busy(instance: dg.DagsterInstance, operation: str) -> Callable[[TableId], b
     return lambda table: table in exact or any(matches(glob, table) for glob in globs)
 
 
+def _unfinished(instance: dg.DagsterInstance, operation: str) -> Iterator[dict[str, Any]]:
+    """Config of the unfinished runs that do the operation: its own job's, and those of ``maintenance``."""
+    for job in (definition_name(operation), MAINTENANCE):
+        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNFINISHED)):
+            ops: Any = run.run_config.get("ops", {})
+            config = ops.get(job, {}).get("config", {})
+            if not config.get("dry_run") and operation in (config.get("operations") or [operation]):
+                yield config
+
+
 def _request(batch: Batch, operation: str, backend: str) -> dg.RunRequest:
     tables = batch.tables
     tags = {OPERATION_TAG: operation, BACKEND_TAG: tag_value(backend), TABLES_TAG: str(len(tables))}
@@ -168,7 +175,9 @@ def _request(batch: Batch, operation: str, backend: str) -> dg.RunRequest:
         tags[TABLE_TAG] = tag_value(tables[0])
     return dg.RunRequest(
         run_key=batch.run_key,
-        run_config={"ops": {definition_name(operation): {"config": {"tables": tables}}}},
+        run_config={
+            "ops": {definition_name(operation): {"config": {"tables": tables, "respect": Respect.DECISIONS.value}}}
+        },
         tags=tags,
     )
 

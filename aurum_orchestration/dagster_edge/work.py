@@ -7,14 +7,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aurum_orchestration.dagster_edge.report import told
-from aurum_orchestration.errors import AurumError, UnknownNameError
+from aurum_orchestration.errors import AurumError, RequestError, UnknownNameError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import HealthPoint
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget
+from aurum_orchestration.maintenance.rounds import Respect, spent_on
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import in_thread
@@ -54,38 +57,75 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class OperationRequest:
-    """What the run of an operation is asked for: globs of tables, plan only or not, parameters given."""
+    """What a run is asked for: globs of tables, operations in their order (none: as the planner decides), and how.
+
+    ``parameters`` are by operation. ``respect`` None: nothing when operations are named, else the decisions.
+    """
 
     tables: Sequence[str]
-    dry_run: bool
-    parameters: Mapping[str, Any]
+    operations: Sequence[str] = ()
+    dry_run: bool = False
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    respect: Respect | None = None
+    budget: Budget = NO_BUDGET
 
 
 Emit = Callable[[Note | Ended | Measured], None]
 
 
-async def maintain(service: MaintenanceService, operation: str, request: OperationRequest, emit: Emit) -> None:
-    """One operation on the tables that the globs mean: an :class:`Ended` for each, as they end."""
+async def maintain(service: MaintenanceService, request: OperationRequest, emit: Emit) -> None:
+    """The operations on the tables that the globs mean: an :class:`Ended` for each, as they end.
+
+    An operation begins when the one before it has ended on all tables: it goes by what that one left.
+    """
+    _check(request)
     ended: asyncio.Queue[MaintenanceResult] = asyncio.Queue()
     over = asyncio.Event()
+    done: list[MaintenanceResult] = []
+    rounds: list[str | None] = [*request.operations] or [None]
 
-    async def one_round(globs: Sequence[str]) -> None:
-        await service.maintain(
-            globs,
-            [operation],
-            request.dry_run,
-            request.parameters,
-            on_result=ended.put_nowait,
-            progress=_Progress(emit),
-        )
+    def on_result(result: MaintenanceResult) -> None:
+        done.append(result)
+        ended.put_nowait(result)
+
+    async def all_rounds(globs: Sequence[str]) -> None:
+        while rounds:
+            operation = rounds[0]
+            if operation is not None and not service.backends_with(operation):
+                emit(Note(f"no backend of the fleet has {operation}"))
+            else:
+                await service.maintain(
+                    globs,
+                    [operation] if operation else [],
+                    request.dry_run,
+                    request.parameters.get(operation or "", {}),
+                    respect=request.respect,
+                    budget=replace(request.budget, spent=spent_on(done)),
+                    on_result=on_result,
+                    progress=_Progress(emit),
+                )
+            rounds.pop(0)
 
     watching = asyncio.create_task(_watch(service, ended, over, emit))
     try:
-        await _with_known(service, request.tables, one_round, emit)
+        await _with_known(service, request.tables, all_rounds, emit)
         over.set()
         await watching
     finally:
         watching.cancel()
+
+
+def _check(request: OperationRequest) -> None:
+    """Raise UnknownNameError or RequestError before anything is started."""
+    for operation in request.operations:
+        with contextlib.suppress(UnsupportedError):
+            MaintenanceFactory.create_operation(operation)
+    for operation in request.parameters:
+        if operation not in request.operations:
+            raise RequestError(
+                f"parameters of {operation!r}, which is not among the operations",
+                hint=f"Add {operation} to operations. As the planner decides, parameters follow the policies.",
+            )
 
 
 async def measure(service: MaintenanceService, globs: Sequence[str], discover: bool, emit: Emit) -> None:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -335,13 +336,7 @@ class MaintenanceService:
         except HistoryError as error:
             _log.warning("the budget of %s is taken as unspent, the history does not answer: %s", backend, error)
             spent = Spent()
-        return Budget(
-            tables=caps.tables,
-            bytes=None if caps.gib is None else caps.gib * 1024**3,
-            seconds=None if caps.minutes is None else caps.minutes * 60,
-            spent=spent,
-            name="night's budget",
-        )
+        return replace(Budget.of(caps.tables, caps.minutes, caps.gib), spent=spent, name="night's budget")
 
     async def explain(self, table: str) -> TableExplanation:
         """What holds for one table, where each value comes from, and what the planner makes of it now.

@@ -28,7 +28,9 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 def test_a_tick_requests_what_the_planner_wants(location: Location) -> None:
     tick = location.tick()
     (request,) = tick.run_requests
-    assert request.run_config == {"ops": {"compaction": {"config": {"tables": ["lake.market.trades"]}}}}
+    assert request.run_config == {
+        "ops": {"compaction": {"config": {"tables": ["lake.market.trades"], "respect": "decisions"}}}
+    }
     assert request.tags["aurum/operation"] == "compaction"
     assert request.tags["aurum/backend"] == "lake"
     assert request.tags["aurum/table"] == "lake.market.trades"

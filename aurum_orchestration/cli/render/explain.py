@@ -38,6 +38,7 @@ def _parts(told: TableExplanation, *, unicode: bool) -> Iterator[RenderableType]
     if told.problem:
         yield ProblemPanel(told.problem)
     yield from _section("calendar", None, told.calendar)
+    yield from _section("checks", None, told.checks)
     for one in told.operations:
         reason = words.safe(one.decision.reason) if one.decision else "the planner never starts it by itself"
         yield from _section(one.operation, reason, one.policy)

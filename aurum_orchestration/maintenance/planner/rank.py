@@ -36,6 +36,15 @@ class Budget:
     spent: Spent = Spent()
     name: str = "budget"
 
+    @classmethod
+    def of(cls, tables: int | None, minutes: float | None, gib: float | None) -> Budget:
+        """The budget of caps in the units that people give them in; None is no cap."""
+        return cls(
+            tables=tables,
+            bytes=None if gib is None else gib * 1024**3,
+            seconds=None if minutes is None else minutes * 60,
+        )
+
 
 NO_BUDGET = Budget()
 """A budget without caps."""
