@@ -1,4 +1,7 @@
-"""JSON Schema of fleet.yaml, for editors and for docs/reference/fleet.schema.json."""
+"""JSON Schema of fleet.yaml, for editors and for docs/reference/fleet.schema.json.
+
+``python -m aurum_orchestration.fleet.schema`` prints it with the operations of all installed packages.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from aurum_orchestration.fleet.config import BackendConfig, FleetConfig, IcebergBackendConfig, TableRule
+from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.policy import PolicyModels, builtin_policy_models
 
 _ABOUT = ("title", "description", "default")
@@ -19,6 +23,7 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
     shapes: list[type[BaseModel]] = [FleetConfig, BackendConfig, IcebergBackendConfig, TableRule, *models.values()]
+    shapes.append(NotificationRule)
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)
     definitions = schema["$defs"]
@@ -68,4 +73,7 @@ def _or_variable(known: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(fleet_schema(), indent=2, ensure_ascii=False))
+    from aurum_orchestration.maintenance.factory import MaintenanceFactory
+
+    known = {**builtin_policy_models(), **MaintenanceFactory.policies()}
+    print(json.dumps(fleet_schema(known), indent=2, ensure_ascii=False))
