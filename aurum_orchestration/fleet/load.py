@@ -21,7 +21,7 @@ from aurum_orchestration.fleet.config import (
 )
 from aurum_orchestration.fleet.fleet import Fleet
 from aurum_orchestration.fleet.policy import (
-    CALENDAR_MODEL,
+    SECTION_MODELS,
     PolicyModels,
     builtin_policy_models,
     combined_problems,
@@ -50,7 +50,7 @@ def load_fleet(
     Raises ConfigurationError that lists every problem with file, line and key.
     """
     settings = settings or AurumSettings.from_env()
-    models = builtin_policy_models() if policy_models is None else {**CALENDAR_MODEL, **policy_models}
+    models = builtin_policy_models() if policy_models is None else {**SECTION_MODELS, **policy_models}
     file = path or settings.fleet
     named = settings.names_fleet or file != settings.fleet
     if not named and not file.exists():

@@ -19,6 +19,7 @@ from aurum_orchestration.fleet.problems import Key, Problem, from_validation
 from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import TableId, literal_prefix
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
+from aurum_orchestration.maintenance.checks import CHECKS, ChecksPolicy
 from aurum_orchestration.maintenance.operations.backup import BackupPolicy
 from aurum_orchestration.maintenance.operations.bloat import BloatPolicy
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
@@ -31,8 +32,8 @@ from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
 
 PolicyModels = Mapping[str, type[BaseModel]]
 
-CALENDAR_MODEL: PolicyModels = {CALENDAR: CalendarPolicy}
-"""The section that every fleet knows, whatever its operations are."""
+SECTION_MODELS: PolicyModels = {CALENDAR: CalendarPolicy, CHECKS: ChecksPolicy}
+"""The sections that every fleet knows, whatever its operations are."""
 
 
 class PolicyValue(NamedTuple):
@@ -44,9 +45,9 @@ class PolicyValue(NamedTuple):
 
 
 def builtin_policy_models() -> dict[str, type[BaseModel]]:
-    """The policy model of every operation that this package defines, and of the calendar."""
+    """The policy model of every operation that this package defines, of the calendar and of the checks."""
     return {
-        **CALENDAR_MODEL,
+        **SECTION_MODELS,
         "backup": BackupPolicy,
         "bloat": BloatPolicy,
         "compaction": CompactionPolicy,
@@ -71,7 +72,7 @@ class PolicyBook:
 
     def __init__(self, config: FleetConfig, models: PolicyModels, rules: RuleIndex) -> None:
         self._config = config
-        self._models = {**CALENDAR_MODEL, **models}
+        self._models = {**SECTION_MODELS, **models}
         self._rules = rules
         self._effective: dict[tuple[str, tuple[int, ...]], dict[str, BaseModel]] = {}
         # the table asked about last, and its policies: a decision asks for each operation's in a row

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from aurum_orchestration.errors import ProblemDetail, UnknownNameError, redact
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy, closed
+from aurum_orchestration.maintenance.checks import CHECKS
 from aurum_orchestration.maintenance.planner.decide import healthy
 from aurum_orchestration.maintenance.shapes import DecisionShape, Shape
 from aurum_orchestration.maintenance.survey import Examined
@@ -49,6 +50,7 @@ class TableExplanation(Shape):
     metrics: dict[str, float] = Field(description="Numbers by name; docs/metrics.md has units and meaning.")
     time_zone: str = Field(description="Zone of the calendar.")
     calendar: list[PolicyEntry] = Field(description="When the planner may start work on the table.")
+    checks: list[PolicyEntry] = Field(description="From which numbers on its checks in Dagster warn and fail.")
     closed: str | None = Field(description="Why it may not now, and until when; null: it may.")
     budget: dict[str, float] = Field(description="The backend's caps of one night; none: no caps.")
     operations: list[OperationExplanation]
@@ -74,6 +76,7 @@ def explain(fleet: Fleet, examined: Examined, operations: Sequence[str], now: da
         metrics=dict(health.metrics),
         time_zone=fleet.config.time_zone,
         calendar=_entries(fleet, table, CALENDAR),
+        checks=_entries(fleet, table, CHECKS),
         closed=str(shut) if shut else None,
         budget=_caps(fleet.backends[table.backend].budget.model_dump(exclude_none=True)),
         operations=[
