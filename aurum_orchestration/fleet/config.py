@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from aurum_orchestration.errors import RequestError, redact
+from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.table_id import check_glob, literal_id
 
 PolicySections = dict[str, dict[str, Any]]
@@ -160,6 +161,9 @@ class FleetConfig(BaseModel):
     tables: list[TableRule] = Field(
         default_factory=list, description="Rules for some tables. Later ones win, and one table's id wins over globs."
     )
+    notifications: list[NotificationRule] = Field(
+        default_factory=list, description="Who is told of failures, and of what else. Each rule for itself."
+    )
 
     @field_validator("time_zone")
     @classmethod
@@ -170,6 +174,15 @@ class FleetConfig(BaseModel):
             close = difflib.get_close_matches(value, available_timezones(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{value!r} is no time zone of the tz database{hint}") from None
+        return value
+
+    @field_validator("notifications")
+    @classmethod
+    def _one_rule_per_name(cls, value: list[NotificationRule]) -> list[NotificationRule]:
+        names = [rule.name or str(number) for number, rule in enumerate(value, 1)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two rules are named {twice!r}")
         return value
 
     @field_validator("backends")

@@ -20,6 +20,7 @@ from aurum_orchestration.fleet.config import (
     backend_model,
 )
 from aurum_orchestration.fleet.fleet import Fleet
+from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.policy import (
     SECTION_MODELS,
     PolicyModels,
@@ -93,7 +94,12 @@ def _structure_problems(data: Any) -> Iterator[Problem]:
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             place = detail["loc"]
-            yield from_detail(detail, _words(place, data), show_value=place[:1] != ("backends",) or len(place) == 2)
+            yield from_detail(detail, _words(place, data), show_value=not _may_be_secret(place))
+
+
+def _may_be_secret(place: Key) -> bool:
+    """Whether what stands there is not to be shown: connection keys, and where notices go."""
+    return (place[:1] == ("backends",) and len(place) != 2) or (place[:1] == ("notifications",) and "on" not in place)
 
 
 def _words(place: Key, data: Mapping[str, Any]) -> Iterable[str]:
@@ -103,6 +109,8 @@ def _words(place: Key, data: Mapping[str, Any]) -> Iterable[str]:
             return backend_model(data["backends"][name].get("type")).model_fields
         case ("tables", _, _):
             return TableRule.model_fields
+        case ("notifications", _, _):
+            return NotificationRule.model_fields
         case (_,):
             return FleetConfig.model_fields
         case _:
@@ -143,6 +151,11 @@ def _name_problems(data: Any, backend_types: Iterable[str]) -> Iterator[Problem]
         glob = rule.get("match")
         if names and isinstance(glob, str):
             yield from _unknown_backend(glob, (*path, "match"), names)
+    for path, rule in _members(data, "notifications"):
+        globs = rule.get("tables")
+        for number, glob in enumerate(globs if names and isinstance(globs, list) else ()):
+            if isinstance(glob, str):
+                yield from _unknown_backend(glob, (*path, "tables", number), names)
 
 
 def _slips(backend: Mapping[str, Any], path: Key) -> Iterator[Problem]:

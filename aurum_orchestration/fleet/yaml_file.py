@@ -127,7 +127,7 @@ class YamlFile:
         raw: str = node.value
         tag = node.tag
         in_backend = path[:1] == ("backends",)
-        if in_backend:
+        if in_backend or path[:1] == ("notifications",):
             self.problems.extend(_written_secret(raw, path))
         text = _VARIABLE.sub(lambda match: self._variable(match, path), raw) if "${" in raw else raw
         if text != raw and node.style in {None, ""} and not in_backend:

@@ -57,7 +57,7 @@ class StoreSeen:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to tell: ``about`` holds texts by name, ``destination`` names a URL of fleet.yaml without showing it."""
+    """Something to tell: ``about`` holds texts by name, ``destination`` is the name of a URL of fleet.yaml."""
 
     destination: str
     about: Mapping[str, str]

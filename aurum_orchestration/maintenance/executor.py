@@ -26,6 +26,7 @@ from aurum_orchestration.observability import logging_context
 if TYPE_CHECKING:
     from aurum_orchestration.history import History
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
+    from aurum_orchestration.notifications.notices import Telling
 
 ResultHook = Callable[[MaintenanceResult], None]
 """Called with a result as soon as it is there, in the event loop's thread."""
@@ -45,7 +46,7 @@ class MaintenanceExecutor:
 
     ``history`` None: only dry runs are possible. ``lease_ttl``: how long a table stays reserved after
     its holder died. ``attempts``: at most so many plans per operation, ``pause`` seconds (doubling, with
-    jitter, at most ``longest_pause``) between them.
+    jitter, at most ``longest_pause``) between them. ``telling`` answers what is to be told of a result.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class MaintenanceExecutor:
         history: History | None = None,
         *,
         who: str | None = None,
+        telling: Telling | None = None,
         lease_ttl: timedelta = timedelta(seconds=60),
         attempts: int = 5,
         pause: float = 0.5,
@@ -60,6 +62,7 @@ class MaintenanceExecutor:
     ) -> None:
         self.history = history
         self.who = who or default_holder()
+        self.telling = telling
         self.lease_ttl = lease_ttl
         self._attempts_at_most = attempts
         self._pause = pause

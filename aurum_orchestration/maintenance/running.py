@@ -219,7 +219,8 @@ class OperationRun:
         if history is None or self.config.dry_run:
             return
         try:
-            abandoned = history.end_abandoned(self.table, besides=self.operation_id, holding=holding)
+            tell = self._executor.telling.of if self._executor.telling else None
+            abandoned = history.end_abandoned(self.table, besides=self.operation_id, holding=holding, tell=tell)
         except HistoryError:
             if holding:
                 raise
@@ -307,7 +308,8 @@ class OperationRun:
         """Record the result and give the lease back. Never raises."""
         try:
             if not self.config.dry_run and self._executor.history is not None:
-                self._executor.history.record(result, who=self._executor.who)
+                notices = self._executor.telling.of(result) if self._executor.telling else None
+                self._executor.history.record(result, who=self._executor.who, notices=notices)
         except Exception as error:
             known = as_aurum_error(error)
             _log.error("%s on %s could not be recorded: %s", self._operation.name, self.table, known.detail)
