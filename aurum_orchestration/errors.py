@@ -241,7 +241,15 @@ class InternalError(PermanentError):
 
 
 def as_aurum_error(error: BaseException) -> AurumError:
-    """``error`` itself if it is ours, else an :class:`InternalError` that names its class and message."""
+    """``error`` itself if it is ours, else what it means to a user.
+
+    A module that is not installed is a :class:`MissingExtraError` that says how to install it; everything
+    else is an :class:`InternalError` that names the error's class and message.
+    """
     if isinstance(error, AurumError):
         return error
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        from aurum_orchestration.extras import how_to_install
+
+        return MissingExtraError(f"{error.name} is needed and not installed", hint=how_to_install(error.name))
     return InternalError(f"{type(error).__name__}: {error}")
