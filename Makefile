@@ -49,11 +49,15 @@ check: $(STAMP) ## Lint, format, types, dead and duplicated code, drift of gener
 docs: $(STAMP) ## Write the generated docs anew.
 	@$(BIN)/python tools/generate_docs.py
 
-lock: $(STAMP) ## Pin all packages with hashes in constraints/base.txt (UPGRADE=1 takes the newest that fit).
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --python-platform linux --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) \
-	  --output-file constraints/base.txt
-	@printf 'constraints/base.txt: %s packages\n' "$$(grep -c '==' constraints/base.txt)"
+COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform linux --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet
+IMAGE_EXTRAS := ui postgres postgres-storage s3
+
+lock: $(STAMP) ## Pin all packages with hashes in constraints/base.txt, the image's in image.txt (UPGRADE=1: the newest that fit).
+	@$(COMPILE) --all-extras $(if $(UPGRADE),--upgrade) --output-file constraints/base.txt
+	@$(COMPILE) $(IMAGE_EXTRAS:%=--extra %) --constraints constraints/base.txt --output-file constraints/image.txt
+	@for lock in base image; do \
+	  printf 'constraints/%s.txt: %s packages\n' "$$lock" "$$(grep -c '==' "constraints/$$lock.txt")"; done
 
 clean: ## Remove the demo's data, caches and reports; .venv stays.
 	@rm -rf $(DEMO) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
