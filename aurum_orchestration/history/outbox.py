@@ -46,6 +46,12 @@ def end_group(connection: Connection, group: str) -> int:
     ).rowcount
 
 
+def waits(connection: Connection, group: str) -> bool:
+    """Whether a notice of the group waits. Changes nothing."""
+    mine = select(outbox.c.id).where(outbox.c.group_id == storable(group), outbox.c.due_at.is_not(None))
+    return connection.execute(mine.limit(1)).first() is not None
+
+
 def any_due(connection: Connection, destinations: Sequence[str]) -> bool:
     """Whether there is something to claim. Changes nothing."""
     return connection.execute(_due(destinations)).first() is not None

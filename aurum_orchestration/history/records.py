@@ -55,6 +55,10 @@ class StoreSeen:
     current: bool
 
 
+GROUP_WAITS = timedelta(minutes=10)
+"""How long a notice waits for the end of its group at most; then its run is taken for dead, or for a long one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Something to tell: ``about`` holds texts by name, ``destination`` is the name of a URL of fleet.yaml."""

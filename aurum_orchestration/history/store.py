@@ -14,16 +14,22 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import leases, log, outbox, series
 from aurum_orchestration.history.codec import storable
 from aurum_orchestration.history.connect import Store
-from aurum_orchestration.history.records import HealthPoint, Lease, Notices, OutboxSeen, Parcel, Pruned, StoreSeen
+from aurum_orchestration.history.records import (
+    GROUP_WAITS,
+    HealthPoint,
+    Lease,
+    Notices,
+    OutboxSeen,
+    Parcel,
+    Pruned,
+    StoreSeen,
+)
 from aurum_orchestration.history.schema import HEAD
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.planner.facts import RunFacts
 from aurum_orchestration.maintenance.planner.rank import Spent
 
 T = TypeVar("T")
-
-GROUP_WAITS = timedelta(minutes=10)
-"""How long a notice waits for the end of its group at most; then its run is taken for dead, or for a long one."""
 
 
 class History:
@@ -152,6 +158,8 @@ class History:
 
     def end_group(self, group: str) -> int:
         """A run or batch is over, so what it has to tell is due now; how many notices that are."""
+        if not self._read(lambda connection: outbox.waits(connection, group), False):
+            return 0
         with self._store.writing() as connection:
             return outbox.end_group(connection, group)
 

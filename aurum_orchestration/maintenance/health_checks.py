@@ -6,12 +6,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from aurum_orchestration.errors import AurumError
+from aurum_orchestration.errors import AurumError, ConfigurationError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy, closed
 from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, failure, ok, warning
@@ -21,7 +21,11 @@ from aurum_orchestration.maintenance.threads import in_thread
 
 if TYPE_CHECKING:
     from aurum_orchestration.fleet import Fleet
+    from aurum_orchestration.fleet.notifications import Destination
     from aurum_orchestration.history import History
+
+_REMEMBERED = timedelta(days=30)
+_LONG_WAIT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,62 @@ class HistoryHealthProvider(HealthCheckProvider):
             else warning("schema", f"the schema is {seen.revision}, an older one", "The next run brings it up to date.")
         )
         return [ok("reachable", f"the history answers ({seen.store})"), schema, clock(seen.clock, "the history store")]
+
+
+class NotificationHealthProvider(HealthCheckProvider):
+    """Who would be told, and what could not be told. Sends nothing."""
+
+    def __init__(self, history: History, destinations: Sequence[Destination]) -> None:
+        self._history, self._destinations = history, destinations
+
+    async def _findings(self, target: str) -> list[Finding]:  # noqa: ARG002 - there is one
+        return await in_thread(self._look)
+
+    def _look(self) -> list[Finding]:
+        from aurum_orchestration.notifications.sending import understood
+
+        unclear = [one.name for one in self._destinations if not understood(one.url.get_secret_value())]
+        findings = [
+            failure(
+                "urls",
+                ConfigurationError(
+                    f"apprise does not understand the URL of {', '.join(unclear)}",
+                    hint="Rule and position of the URL in fleet.yaml; see docs/notifications.md.",
+                ),
+            )
+            if unclear
+            else ok("urls", f"{len(self._destinations):,} destinations, all understood")
+        ]
+        names = [one.name for one in self._destinations]
+        box = self._history.outbox(names, datetime.now(UTC) - _REMEMBERED)
+        why = f": {box.error}" if box.error else ""
+        if box.given_up:
+            findings.append(
+                warning(
+                    "given up",
+                    f"{box.given_up:,} notices of the last {_REMEMBERED.days} days were never sent{why}",
+                    "Mend the URL or the receiver; what the notices were about is in aurum history.",
+                )
+            )
+        if box.strangers:
+            findings.append(
+                warning(
+                    "strangers",
+                    f"notices wait for {', '.join(box.strangers)}, which this fleet.yaml does not have",
+                    "Give the rule its old name back, or let the other fleet that shares the history send them.",
+                )
+            )
+        if box.oldest is not None and datetime.now(UTC) - box.oldest > _LONG_WAIT:
+            findings.append(
+                warning(
+                    "waiting",
+                    f"{box.waiting:,} notices wait, the oldest since {box.oldest:%Y-%m-%d %H:%M} UTC{why}",
+                    "They are sent after the next run, or by the sensor `notifications` once it is switched on.",
+                )
+            )
+        else:
+            findings.append(ok("waiting", f"{box.waiting:,} notices wait to be sent"))
+        return findings
 
 
 class FleetHealthProvider(HealthCheckProvider):

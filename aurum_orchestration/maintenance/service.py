@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,11 +24,13 @@ from aurum_orchestration.errors import (
     UnsupportedError,
     nearest,
 )
+from aurum_orchestration.fleet.notifications import Destination, destinations
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.history.records import GROUP_WAITS, Notices
 from aurum_orchestration.maintenance.batch import Request, as_they_end
 from aurum_orchestration.maintenance.calendar import night_began
 from aurum_orchestration.maintenance.connections import Backends
-from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook
+from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook, default_holder
 from aurum_orchestration.maintenance.explanation import TableExplanation, explain
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.health_checks import (
@@ -37,6 +39,7 @@ from aurum_orchestration.maintenance.health_checks import (
     HealthCheckProvider,
     HealthCheckResult,
     HistoryHealthProvider,
+    NotificationHealthProvider,
     PlannerHealthProvider,
 )
 from aurum_orchestration.maintenance.interfaces import (
@@ -60,6 +63,8 @@ from aurum_orchestration.maintenance.running import ProgressHook
 from aurum_orchestration.maintenance.shapes import TableStatus
 from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
 from aurum_orchestration.maintenance.threads import in_thread
+from aurum_orchestration.notifications.notices import FailedRun, Telling, of_run
+from aurum_orchestration.notifications.notifier import Flushed, Notifier
 
 if TYPE_CHECKING:
     from aurum_orchestration.fleet import Fleet
@@ -202,10 +207,12 @@ class MaintenanceService:
         self, operations: Sequence[MaintenanceConfig | Mapping[str, Any]]
     ) -> AsyncGenerator[MaintenanceResult, None]:
         """As :meth:`execute_batch_maintenance`, but results come as they end. Leaving early cancels the rest."""
-        carry = partial(self._carry, progress=None)
-        async with aclosing(as_they_end(self._understood_all(operations), carry, self.backends.gate)) as ended:
-            async for _, result in ended:
-                yield result
+        requests = self._understood_all(operations)
+        async with self._telling() as telling:
+            carry = partial(self._carry, progress=None, telling=telling)
+            async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
+                async for _, result in ended:
+                    yield result
 
     async def undo(
         self,
@@ -282,6 +289,7 @@ class MaintenanceService:
         budget: Budget | None = None,
         on_result: ResultHook | None = None,
         progress: ProgressHook | None = None,
+        origin: str | None = None,
     ) -> list[MaintenanceResult]:
         """One round over the tables that the globs (none: all) mean: what ``aurum run`` does.
 
@@ -290,7 +298,8 @@ class MaintenanceService:
         to do is ``skipped``. ``respect`` says otherwise: a schedule's round passes over cooldown alone, a
         sensor's over nothing. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
         what was done, best first, then what was skipped, then what could not be measured (``failed``).
-        When cancelled, what runs ends as ``cancelled``, told to ``on_result``.
+        When cancelled, what runs ends as ``cancelled``, told to ``on_result``. ``origin`` is what
+        notifications call the round.
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
@@ -311,7 +320,11 @@ class MaintenanceService:
         nights = {} if asked else await self._nights({health.backend for health, _, _ in examined})
         judged = judge(respect, policy, datetime.now(self.fleet.zone))
         chosen = choose(examined, named=bool(named), judged=judged, budget=budget, request=request, nights=nights)
-        done = await self._carry_out([self._understood(request(one)) for one in chosen.to_do], on_result, progress)
+        requests = [self._understood(request(one)) for one in chosen.to_do]
+        async with self._telling(origin, dry_run=dry_run) as telling:
+            done = await self._carry_out(requests, on_result, progress, telling)
+            if telling is not None:
+                await self._post(telling.of_all(chosen.answered))
         if on_result is not None:
             for answer in chosen.answered:
                 on_result(answer)
@@ -325,6 +338,12 @@ class MaintenanceService:
                 if operation in map(str, self.backends.get(name).supported_operations):
                     having.append(name)
         return having
+
+    def enabled_anywhere(self, operation: str) -> bool:
+        """Whether the policy of some known table leaves the operation enabled; True when no table is known."""
+        policies = (self._policy(found.table, operation) for found in self.fleet.tables())
+        said = [getattr(policy, "enabled", True) for policy in policies]
+        return not said or any(said)
 
     async def night_budget(self, backend: str) -> Budget:
         """What the planner may still start on a backend tonight: its caps, and what was spent since noon."""
@@ -353,14 +372,65 @@ class MaintenanceService:
 
     async def doctor(self) -> list[HealthCheckResult]:
         """Whether everything that maintenance needs is there: fleet, history, each backend, and what is due now."""
-        surveyor = self._surveyor()
+        surveyor, notified = self._surveyor(), bool(self.fleet.config.notifications)
         providers: dict[str, HealthCheckProvider] = {
             "fleet": FleetHealthProvider(self.fleet),
             "history": HistoryHealthProvider(self.history),
             **{name: BackendHealthProvider(surveyor) for name in self.backends.names},
             "tonight": PlannerHealthProvider(self.health),
+            **({"notifications": NotificationHealthProvider(self.history, self._destinations())} if notified else {}),
         }
         return await asyncio.gather(*(provider.check_health(target) for target, provider in providers.items()))
+
+    # --- telling people
+
+    async def flush_notifications(self, seconds: float = 30.0) -> Flushed:
+        """Send the notices that are due, beginning none after so many seconds.
+
+        Raises MissingExtraError without apprise, HistoryError when the outbox cannot be read: all then waits.
+        """
+        destinations = self._destinations()
+        if not destinations:
+            return Flushed()
+        return await in_thread(Notifier(self.history, destinations).flush, seconds)
+
+    async def tell_failed_run(self, run: FailedRun) -> int:
+        """Put it into the outbox that a whole run failed; how many destinations are told."""
+        notices = of_run(self._destinations(), run)
+        await in_thread(self.history.post, notices)
+        return len(notices.items)
+
+    def _destinations(self) -> list[Destination]:
+        return list(destinations(self.fleet.config.notifications))
+
+    @asynccontextmanager
+    async def _telling(self, origin: str | None = None, *, dry_run: bool = False) -> AsyncIterator[Telling | None]:
+        """What a round has to tell, sent when it is over. A cancelled one leaves that to whoever comes next."""
+        known = [] if dry_run else self._destinations()
+        if not known:
+            yield None
+            return
+        telling = Telling(known, origin or self._who or default_holder())
+        try:
+            yield telling
+        finally:
+            await self._end_group(telling.group)
+        try:
+            await self.flush_notifications()
+        except AurumError as error:
+            _log.warning("notifications wait: %s%s", error, f"; {error.hint}" if error.hint else "")
+
+    async def _end_group(self, group: str) -> None:
+        try:
+            await in_thread(self.history.end_group, group)
+        except HistoryError as error:
+            _log.warning("notifications are sent some minutes later: %s", error)
+
+    async def _post(self, notices: Notices) -> None:
+        try:
+            await in_thread(self.history.post, notices, due_in=GROUP_WAITS)
+        except HistoryError as error:
+            _log.error("nobody is told of tables that could not be measured: %s", error)
 
     # --- inside
 
@@ -370,8 +440,8 @@ class MaintenanceService:
     def _surveyor(self) -> Surveyor:
         return Surveyor(self.fleet, self.backends, self._patience)
 
-    def _executor(self) -> MaintenanceExecutor:
-        return MaintenanceExecutor(self.history, who=self._who)
+    def _executor(self, telling: Telling | None = None) -> MaintenanceExecutor:
+        return MaintenanceExecutor(self.history, who=self._who, telling=telling)
 
     async def _examine(
         self,
@@ -457,10 +527,18 @@ class MaintenanceService:
             return None
 
     async def _carry_out(
-        self, requests: Sequence[Request], on_result: ResultHook | None = None, progress: ProgressHook | None = None
+        self,
+        requests: Sequence[Request],
+        on_result: ResultHook | None = None,
+        progress: ProgressHook | None = None,
+        telling: Telling | None = None,
     ) -> list[MaintenanceResult]:
+        if telling is None and not all(request.config.dry_run for request in requests):
+            async with self._telling() as made:
+                if made is not None:
+                    return await self._carry_out(requests, on_result, progress, made)
         results: dict[int, MaintenanceResult] = {}
-        carry = partial(self._carry, progress=progress, told=on_result)
+        carry = partial(self._carry, progress=progress, told=on_result, telling=telling)
         async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
             async for position, result in ended:
                 results[position] = result
@@ -473,6 +551,7 @@ class MaintenanceService:
         *,
         progress: ProgressHook | None,
         told: ResultHook | None = None,
+        telling: Telling | None = None,
     ) -> None:
         def on_result(result: MaintenanceResult) -> None:
             if told is not None:
@@ -492,7 +571,7 @@ class MaintenanceService:
                 )
             )
             return
-        await self._executor().execute(
+        await self._executor(telling).execute(
             request.backend,
             request.operation,
             request.config,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextvars
 import logging
 import re
+from types import ModuleType
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aurum_orchestration.errors import MissingExtraError, redact
@@ -83,13 +85,12 @@ def without_secrets(url: str, text: str) -> str:
     return redact(" ".join(text.split()))
 
 
-def _asset(apprise: object) -> object:
+def _asset(apprise: ModuleType) -> Any:
     # in this thread, so that what is logged is known to be of this message; nothing is kept on disk
-    made: object = apprise.AppriseAsset(async_mode=False, app_id="aurum", app_desc="aurum_orchestration")  # type: ignore[attr-defined]
-    return made
+    return apprise.AppriseAsset(async_mode=False, app_id="aurum", app_desc="aurum_orchestration")
 
 
-def _apprise():  # noqa: ANN202 - a module
+def _apprise() -> ModuleType:
     try:
         import apprise
     except ImportError as error:
