@@ -10,6 +10,7 @@ from datetime import timedelta
 import dagster as dg
 
 from aurum_orchestration.dagster_edge.assets import table_specs
+from aurum_orchestration.dagster_edge.checks import table_checks
 from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs
 from aurum_orchestration.dagster_edge.resources import service_resources
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
@@ -22,13 +23,14 @@ PATIENCE = timedelta(minutes=10)
 
 
 def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None = None) -> dg.Definitions:
-    """Assets, jobs, sensors and resources for a fleet (default: the settings' fleet file).
+    """Assets, checks, jobs, sensors and resources for a fleet (default: the settings' fleet file).
 
     Nothing is shared between two calls. Raises ConfigurationError for a fleet file or setting that is wrong.
     """
     service = MaintenanceService(settings, fleet=fleet, patience=PATIENCE)
     return dg.Definitions(
         assets=table_specs(service.fleet),
+        asset_checks=table_checks(service.fleet),
         jobs=[*operation_jobs(), maintenance_job(), health_job()],
         sensors=maintenance_sensors(service),
         resources=service_resources(service),

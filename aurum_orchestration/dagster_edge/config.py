@@ -47,6 +47,10 @@ class HealthConfig(dg.Config):
         description="Which tables get an observation (a point in their plots): those that changed since the "
         "last recorded measurement, or all. 'all' writes one event per table.",
     )
+    checks: Literal["changed", "all", "none"] = Field(
+        default="changed",
+        description="Which asset checks of the tables are told anew: those whose table or outcome changed, all, or none.",
+    )
 
 
 class OperationConfig(dg.Config):

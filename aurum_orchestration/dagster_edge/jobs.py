@@ -11,6 +11,7 @@ from functools import partial
 
 import dagster as dg
 
+from aurum_orchestration.dagster_edge.checks import evaluations
 from aurum_orchestration.dagster_edge.config import HealthConfig, operation_config, round_config
 from aurum_orchestration.dagster_edge.naming import MAINTENANCE, OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
@@ -25,11 +26,10 @@ from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOpera
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.service import MaintenanceService
-from aurum_orchestration.maintenance.survey import Examined
 
 HEALTH = "health"
 
-Events = Iterator[dg.AssetObservation | dg.Output[None]]
+Events = Iterator[dg.AssetObservation | dg.AssetCheckEvaluation | dg.Output[None]]
 
 
 def operation_jobs() -> list[dg.JobDefinition]:
@@ -80,7 +80,7 @@ def health_job() -> dg.JobDefinition:
     def carry_out(context: dg.OpExecutionContext) -> Events:
         return _measure(context, HealthConfig.model_validate(context.op_config))
 
-    return _job(HEALTH, "Measure tables; changes nothing but the plots.", HealthConfig, carry_out)
+    return _job(HEALTH, "Measure tables; changes nothing but their plots and checks.", HealthConfig, carry_out)
 
 
 def _job(
@@ -127,16 +127,19 @@ def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Eve
 
 def _measure(context: dg.OpExecutionContext, config: HealthConfig) -> Events:
     service = _service(context)
-    measured: list[Examined] = []
+    seen: list[Measured] = []
     notes: list[str] = []
     for item in _told(stream(partial(measure, service, config.tables, config.discover))):
         if isinstance(item, Note):
             _say(context, item, notes)
         elif isinstance(item, Measured):
-            measured.append(item.examined)
+            seen.append(item)
             health, debt, decisions = item.examined
             if health.problem is None and (item.news or config.observe == "all"):
                 yield observation(service.fleet, health, debt, decisions)
+    measured = [item.examined for item in seen]
+    if config.checks != "none":
+        yield from evaluations(service, context.instance, seen, every=config.checks == "all")
     bad = [health for health, _, _ in measured if health.problem is not None]
     metadata = {
         "report": dg.MetadataValue.md(health_report(measured, notes)),

@@ -95,12 +95,13 @@ class Verdict:
 
 
 class _Measure(NamedTuple):
-    """A check of one number: name, metric, its thresholds' name in the policy, words for it, and what to do."""
+    """A check of one number: name, metric, its thresholds' name in the policy, words for it, what to do."""
 
     name: CheckName
     metric: str
     threshold: str
-    words: str
+    noun: str
+    rest: str
     advice: str
 
 
@@ -111,28 +112,32 @@ _MEASURES: Mapping[str, _Measure] = {
             "file_count",
             "excess_files",
             "excess_files",
-            "files could be saved",
+            "file",
+            " could be saved",
             "Run compaction; if it runs already, look at its last runs, its windows and budgets.",
         ),
         _Measure(
             "delete_files",
             "delete_files",
             "delete_files",
-            "delete files weigh on every read",
-            "Run compaction, which folds them in.",
+            "delete file",
+            "",
+            "Every read applies them; run compaction, which folds them in.",
         ),
         _Measure(
             "snapshots",
             "snapshots",
             "snapshots",
-            "snapshots are listed in the metadata that every commit writes anew",
-            "Run retention, or keep fewer days; what a branch or tag holds is kept.",
+            "snapshot",
+            "",
+            "Every commit writes their list anew; run retention, or keep fewer days. What a branch holds stays.",
         ),
         _Measure(
             "debt",
             "debt_score",
             "debt",
-            "points of debt",
+            "point",
+            " of debt",
             "`aurum explain` says what it is made of and what the planner waits for.",
         ),
     )
@@ -224,7 +229,7 @@ def _judged(
     warn, error = getattr(policy, f"warn_{kind.threshold}"), getattr(policy, f"error_{kind.threshold}")
     limits = {f"{level}_{kind.threshold}": float(limit) for level, limit in (("warn", warn), ("error", error)) if limit}
     crossed = [limit for limit in (error, warn) if limit is not None and value >= limit]
-    told = f"{_plain(value)} {kind.words}"
+    told = f"{_plain(value)} {kind.noun}{'' if value == 1 else 's'}{kind.rest}"
     text = f"{told}, the limit is {_plain(crossed[0])}. {kind.advice}" if crossed else told
     bad = error is not None and value >= error
     return Verdict(table, kind.name, not crossed, bad, text, {**numbers, **limits})
@@ -252,7 +257,7 @@ def _recency(
     if hours is None:
         off = policy.warn_hours is None and policy.error_hours is None
         return Verdict(health.table, name, off, False, f"no maintenance of it has completed yet. {advice}", numbers)
-    kind = _Measure(name, "", "hours", "hours since maintenance last completed", advice)
+    kind = _Measure(name, "", "hours", "hour", " since maintenance last completed", advice)
     return _judged(health.table, kind, round(hours, 1), policy, numbers)
 
 
