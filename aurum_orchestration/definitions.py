@@ -11,8 +11,10 @@ import dagster as dg
 
 from aurum_orchestration.dagster_edge.assets import table_specs
 from aurum_orchestration.dagster_edge.checks import table_checks
+from aurum_orchestration.dagster_edge.automation import switch_on
 from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs
 from aurum_orchestration.dagster_edge.resources import service_resources
+from aurum_orchestration.dagster_edge.schedules import maintenance_schedules
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
 from aurum_orchestration.fleet import Fleet
 from aurum_orchestration.maintenance.service import MaintenanceService
@@ -28,11 +30,14 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
     Nothing is shared between two calls. Raises ConfigurationError for a fleet file or setting that is wrong.
     """
     service = MaintenanceService(settings, fleet=fleet, patience=PATIENCE)
+    schedules, sensors = maintenance_schedules(service), maintenance_sensors(service)
+    switch_on(service.fleet, schedules, sensors)
     return dg.Definitions(
         assets=table_specs(service.fleet),
         asset_checks=table_checks(service.fleet),
         jobs=[*operation_jobs(), maintenance_job(), health_job()],
-        sensors=maintenance_sensors(service),
+        schedules=schedules,
+        sensors=sensors,
         resources=service_resources(service),
     )
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from aurum_orchestration.errors import RequestError, redact
+from aurum_orchestration.fleet.automation import AutomationConfig
 from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.table_id import check_glob, literal_id
 
@@ -163,6 +164,9 @@ class FleetConfig(BaseModel):
     )
     notifications: list[NotificationRule] = Field(
         default_factory=list, description="Who is told of failures, and of what else. Each rule for itself."
+    )
+    automation: AutomationConfig = Field(
+        default_factory=AutomationConfig, description="Schedules and sensors of Dagster that are on from the start."
     )
 
     @field_validator("time_zone")

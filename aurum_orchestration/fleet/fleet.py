@@ -14,7 +14,7 @@ from aurum_orchestration.errors import UnknownNameError, nearest
 from aurum_orchestration.fleet.config import BackendConfig, FleetConfig, TableRule
 from aurum_orchestration.fleet.discovery import DiscoveryCache
 from aurum_orchestration.fleet.policy import PolicyBook, PolicyModels, PolicyValue, builtin_policy_models
-from aurum_orchestration.fleet.problems import Key
+from aurum_orchestration.fleet.problems import Key, spell
 from aurum_orchestration.fleet.rules import RuleIndex
 from aurum_orchestration.fleet.table_id import (
     TableId,
@@ -91,6 +91,11 @@ class Fleet:
                 told = "fleet"
         line = self._line((*path, operation, key))
         return f"{told} ({self.path.name}:{line})" if self.path and line else told
+
+    def place(self, key: Key) -> str:
+        """Where a key stands, as errors tell it: ``fleet.yaml:12 (automation.sensors[0])``."""
+        line = self._line(key)
+        return f"{self.path}:{line} ({spell(key)})" if self.path and line else spell(key)
 
     def owners(self, table: TableId) -> list[str]:
         """Who answers for the table: of the matching rules that name owners, the strongest one's."""

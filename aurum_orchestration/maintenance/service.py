@@ -345,6 +345,12 @@ class MaintenanceService:
         said = [getattr(policy, "enabled", True) for policy in policies]
         return not said or any(said)
 
+    def enabled_anywhere(self, operation: str) -> bool:
+        """Whether the policy of some known table leaves the operation enabled; True when no table is known."""
+        policies = (self._policy(found.table, operation) for found in self.fleet.tables())
+        said = [getattr(policy, "enabled", True) for policy in policies]
+        return not said or any(said)
+
     async def night_budget(self, backend: str) -> Budget:
         """What the planner may still start on a backend tonight: its caps, and what was spent since noon."""
         caps = self.fleet.backends[backend].budget
