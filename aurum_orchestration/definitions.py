@@ -29,7 +29,10 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
 
     Nothing is shared between two calls. Raises ConfigurationError for a fleet file or setting that is wrong.
     """
-    service = MaintenanceService(settings, fleet=fleet, patience=PATIENCE)
+    if fleet is None:
+        service, broken = standing_service(settings, PATIENCE)
+    else:
+        service, broken = MaintenanceService(settings, fleet=fleet, patience=PATIENCE), None
     schedules, sensors = maintenance_schedules(service), maintenance_sensors(service)
     switch_on(service.fleet, schedules, sensors)
     return dg.Definitions(
