@@ -16,6 +16,7 @@ from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, o
 from aurum_orchestration.dagster_edge.resources import service_resources
 from aurum_orchestration.dagster_edge.schedules import maintenance_schedules
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
+from aurum_orchestration.dagster_edge.standing import standing_service
 from aurum_orchestration.fleet import Fleet
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
@@ -27,7 +28,8 @@ PATIENCE = timedelta(minutes=10)
 def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None = None) -> dg.Definitions:
     """Assets, checks, jobs, sensors and resources for a fleet (default: the settings' fleet file).
 
-    Nothing is shared between two calls. Raises ConfigurationError for a fleet file or setting that is wrong.
+    Nothing is shared between two calls. While the fleet file is wrong, the last one that was right goes on
+    and the metadata says so. Raises ConfigurationError for a setting that is wrong, or when there is no such file.
     """
     if fleet is None:
         service, broken = standing_service(settings, PATIENCE)
@@ -42,6 +44,7 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
         schedules=schedules,
         sensors=sensors,
         resources=service_resources(service),
+        metadata={"fleet_file_is_broken": str(broken)} if broken else {},
     )
 
 
