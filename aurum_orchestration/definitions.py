@@ -12,7 +12,7 @@ import dagster as dg
 from aurum_orchestration.dagster_edge.assets import table_specs
 from aurum_orchestration.dagster_edge.checks import table_checks
 from aurum_orchestration.dagster_edge.automation import switch_on
-from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs
+from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs, purge_job
 from aurum_orchestration.dagster_edge.resources import service_resources
 from aurum_orchestration.dagster_edge.schedules import maintenance_schedules
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
@@ -40,7 +40,7 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
     return dg.Definitions(
         assets=table_specs(service.fleet),
         asset_checks=table_checks(service.fleet),
-        jobs=[*operation_jobs(), maintenance_job(), health_job()],
+        jobs=[*operation_jobs(), maintenance_job(), health_job(), purge_job()],
         schedules=schedules,
         sensors=sensors,
         resources=service_resources(service),

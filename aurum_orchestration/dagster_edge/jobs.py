@@ -1,4 +1,4 @@
-"""The jobs: one per operation, ``maintenance`` for several, ``health``.
+"""The jobs: one per operation, ``maintenance`` for several, ``health``, ``purge``.
 
 Each is one op that works on many tables at once in threads.
 
@@ -12,9 +12,10 @@ from functools import partial
 import dagster as dg
 
 from aurum_orchestration.dagster_edge.checks import evaluations
-from aurum_orchestration.dagster_edge.config import HealthConfig, operation_config, round_config
+from aurum_orchestration.dagster_edge.config import HealthConfig, PurgeConfig, operation_config, round_config
 from aurum_orchestration.dagster_edge.naming import MAINTENANCE, OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
+from aurum_orchestration.dagster_edge.purge import PURGE, purge
 from aurum_orchestration.dagster_edge.report import BAD, failure_text, health_report, operations_log, run_metadata, told
 from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.streaming import stream
@@ -81,6 +82,19 @@ def health_job() -> dg.JobDefinition:
         return _measure(context, HealthConfig.model_validate(context.op_config))
 
     return _job(HEALTH, "Measure tables; changes nothing but their plots and checks.", HealthConfig, carry_out)
+
+
+def purge_job() -> dg.JobDefinition:
+    """The job that deletes Dagster's own old runs; without config it only says which."""
+    ours = [*map(definition_name, MaintenanceFactory.operations()), MAINTENANCE, HEALTH, PURGE]
+
+    def carry_out(context: dg.OpExecutionContext) -> Events:
+        config = PurgeConfig.model_validate(context.op_config)
+        yield from purge(context, config, _service(context).history, ours)
+
+    return _job(
+        PURGE, "Delete Dagster's own runs and events that are old; a dry run by default.", PurgeConfig, carry_out
+    )
 
 
 def _job(

@@ -158,5 +158,5 @@ def test_columns_are_left_out_where_they_would_be_too_many(tmp_path: Path, monke
 
 def test_jobs_are_a_handful_whatever_the_fleet(tmp_path: Path) -> None:
     jobs = build_definitions(fleet_of(tmp_path, "lake"), settings(tmp_path)).jobs or []
-    assert [job.name for job in jobs] == [*MaintenanceFactory.operations(), "maintenance", "health"]
+    assert [job.name for job in jobs] == [*MaintenanceFactory.operations(), "maintenance", "health", "purge"]
     assert {job.executor_def.name for job in jobs if isinstance(job, dg.JobDefinition)} == {"in_process"}

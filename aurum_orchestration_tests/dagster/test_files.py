@@ -20,7 +20,7 @@ from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.lake import FIRST, SCHEMA, append_small_files, lake_catalog
 
 ROOT = Path(__file__).parents[2]
-NEEDED_BY_NO_TABLE = {"manifests", "partition_evolution", "retention", "vacuum"}
+NEEDED_BY_NO_TABLE = {"manifests", "partition_evolution", "purge", "retention", "vacuum"}
 """Examples that skip both tables of this lake."""
 
 EXAMPLES = sorted((ROOT / "examples" / "run").glob("*.yaml"))
