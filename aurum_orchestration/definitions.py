@@ -10,9 +10,10 @@ from datetime import timedelta
 import dagster as dg
 
 from aurum_orchestration.dagster_edge.assets import table_specs
-from aurum_orchestration.dagster_edge.checks import table_checks
 from aurum_orchestration.dagster_edge.automation import switch_on
+from aurum_orchestration.dagster_edge.checks import table_checks
 from aurum_orchestration.dagster_edge.jobs import health_job, maintenance_job, operation_jobs, purge_job
+from aurum_orchestration.dagster_edge.notifications import notification_sensors
 from aurum_orchestration.dagster_edge.resources import service_resources
 from aurum_orchestration.dagster_edge.schedules import maintenance_schedules
 from aurum_orchestration.dagster_edge.sensors import maintenance_sensors
@@ -35,12 +36,14 @@ def build_definitions(fleet: Fleet | None = None, settings: AurumSettings | None
         service, broken = standing_service(settings, PATIENCE)
     else:
         service, broken = MaintenanceService(settings, fleet=fleet, patience=PATIENCE), None
-    schedules, sensors = maintenance_schedules(service), maintenance_sensors(service)
+    jobs = [*operation_jobs(), maintenance_job(), health_job(), purge_job()]
+    schedules = maintenance_schedules(service)
+    sensors = [*maintenance_sensors(service), *notification_sensors(service, jobs)]
     switch_on(service.fleet, schedules, sensors)
     return dg.Definitions(
         assets=table_specs(service.fleet),
         asset_checks=table_checks(service.fleet),
-        jobs=[*operation_jobs(), maintenance_job(), health_job(), purge_job()],
+        jobs=jobs,
         schedules=schedules,
         sensors=sensors,
         resources=service_resources(service),

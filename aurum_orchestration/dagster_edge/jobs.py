@@ -7,6 +7,7 @@ nine events and a process start; this way it costs its observation.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -122,6 +123,7 @@ def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Eve
     service = _service(context)
     results: list[MaintenanceResult] = []
     notes: list[str] = []
+    request = replace(request, origin=f"Dagster run {context.run_id} of the job {context.job_name}")
     for item in _told(stream(partial(maintain, service, request))):
         if isinstance(item, Note):
             _say(context, item, notes)

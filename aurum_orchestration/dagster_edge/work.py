@@ -21,6 +21,7 @@ from aurum_orchestration.maintenance.rounds import Respect, spent_on
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import in_thread
+from aurum_orchestration.notifications.notices import Telling
 
 MEASURE_EVERY = 1.0
 """Seconds between two measurements of the tables that ended meanwhile: one round trip for all of them."""
@@ -60,6 +61,7 @@ class OperationRequest:
     """What a run is asked for: globs of tables, operations in their order (none: as the planner decides), and how.
 
     ``parameters`` are by operation. ``respect`` None: nothing when operations are named, else the decisions.
+    ``origin`` is what notifications call the run.
     """
 
     tables: Sequence[str]
@@ -68,6 +70,7 @@ class OperationRequest:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     respect: Respect | None = None
     budget: Budget = NO_BUDGET
+    origin: str | None = None
 
 
 Emit = Callable[[Note | Ended | Measured], None]
@@ -89,6 +92,10 @@ async def maintain(service: MaintenanceService, request: OperationRequest, emit:
         ended.put_nowait(result)
 
     async def all_rounds(globs: Sequence[str]) -> None:
+        async with service.telling(request.origin, dry_run=request.dry_run) as telling:
+            await each_round(globs, telling)
+
+    async def each_round(globs: Sequence[str], telling: Telling | None) -> None:
         while rounds:
             operation = rounds[0]
             if operation is not None and not service.backends_with(operation):
@@ -103,6 +110,7 @@ async def maintain(service: MaintenanceService, request: OperationRequest, emit:
                     budget=replace(request.budget, spent=spent_on(done)),
                     on_result=on_result,
                     progress=_Progress(emit),
+                    telling=telling,
                 )
             rounds.pop(0)
 

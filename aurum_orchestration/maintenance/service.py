@@ -208,7 +208,7 @@ class MaintenanceService:
     ) -> AsyncGenerator[MaintenanceResult, None]:
         """As :meth:`execute_batch_maintenance`, but results come as they end. Leaving early cancels the rest."""
         requests = self._understood_all(operations)
-        async with self._telling() as telling:
+        async with self.telling() as telling:
             carry = partial(self._carry, progress=None, telling=telling)
             async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
                 async for _, result in ended:
@@ -289,7 +289,7 @@ class MaintenanceService:
         budget: Budget | None = None,
         on_result: ResultHook | None = None,
         progress: ProgressHook | None = None,
-        origin: str | None = None,
+        telling: Telling | None = None,
     ) -> list[MaintenanceResult]:
         """One round over the tables that the globs (none: all) mean: what ``aurum run`` does.
 
@@ -298,8 +298,8 @@ class MaintenanceService:
         to do is ``skipped``. ``respect`` says otherwise: a schedule's round passes over cooldown alone, a
         sensor's over nothing. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
         what was done, best first, then what was skipped, then what could not be measured (``failed``).
-        When cancelled, what runs ends as ``cancelled``, told to ``on_result``. ``origin`` is what
-        notifications call the round.
+        When cancelled, what runs ends as ``cancelled``, told to ``on_result``. ``telling``: what
+        is to be told is part of more than this round, see :meth:`telling`.
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
@@ -321,10 +321,10 @@ class MaintenanceService:
         judged = judge(respect, policy, datetime.now(self.fleet.zone))
         chosen = choose(examined, named=bool(named), judged=judged, budget=budget, request=request, nights=nights)
         requests = [self._understood(request(one)) for one in chosen.to_do]
-        async with self._telling(origin, dry_run=dry_run) as telling:
-            done = await self._carry_out(requests, on_result, progress, telling)
-            if telling is not None:
-                await self._post(telling.of_all(chosen.answered))
+        async with contextlib.nullcontext(telling) if telling else self.telling(dry_run=dry_run) as group:
+            done = await self._carry_out(requests, on_result, progress, group)
+            if group is not None:
+                await self._post(group.of_all(chosen.answered))
         if on_result is not None:
             for answer in chosen.answered:
                 on_result(answer)
@@ -338,12 +338,6 @@ class MaintenanceService:
                 if operation in map(str, self.backends.get(name).supported_operations):
                     having.append(name)
         return having
-
-    def enabled_anywhere(self, operation: str) -> bool:
-        """Whether the policy of some known table leaves the operation enabled; True when no table is known."""
-        policies = (self._policy(found.table, operation) for found in self.fleet.tables())
-        said = [getattr(policy, "enabled", True) for policy in policies]
-        return not said or any(said)
 
     def enabled_anywhere(self, operation: str) -> bool:
         """Whether the policy of some known table leaves the operation enabled; True when no table is known."""
@@ -410,8 +404,11 @@ class MaintenanceService:
         return list(destinations(self.fleet.config.notifications))
 
     @asynccontextmanager
-    async def _telling(self, origin: str | None = None, *, dry_run: bool = False) -> AsyncIterator[Telling | None]:
-        """What a round has to tell, sent when it is over. A cancelled one leaves that to whoever comes next."""
+    async def telling(self, origin: str | None = None, *, dry_run: bool = False) -> AsyncIterator[Telling | None]:
+        """What is done within is told in one message when it is over; None where nobody is to be told.
+
+        ``origin`` is what people read about whose work it is. What was cancelled is sent by whoever comes next.
+        """
         known = [] if dry_run else self._destinations()
         if not known:
             yield None
@@ -540,7 +537,7 @@ class MaintenanceService:
         telling: Telling | None = None,
     ) -> list[MaintenanceResult]:
         if telling is None and not all(request.config.dry_run for request in requests):
-            async with self._telling() as made:
+            async with self.telling() as made:
                 if made is not None:
                     return await self._carry_out(requests, on_result, progress, made)
         results: dict[int, MaintenanceResult] = {}
