@@ -59,3 +59,11 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
     folder = tmp_path_factory.mktemp("rest-warehouse")
     with rest_server(f"file://{folder}", {}) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rest_on_s3(s3: ObjectStore) -> Iterator[RestServer]:
+    """A real REST catalog whose warehouse is a bucket of the store, to which it hands out the keys."""
+    properties = {**s3.properties, "s3.path-style-access": "true", "include-credentials": "true"}
+    with s3.bucket() as bucket, rest_server(f"s3://{bucket}/warehouse", properties) as server:
+        yield server

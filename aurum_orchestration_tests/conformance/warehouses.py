@@ -22,7 +22,7 @@ import yaml
 from pyiceberg.catalog import Catalog, load_catalog
 
 from aurum_orchestration_tests.servers.object_store import ObjectStore
-from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_server
+from aurum_orchestration_tests.servers.rest_catalog import RestServer
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,22 @@ def s3(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
 
 @contextmanager
 def rest_s3(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
-    """The client knows where the store is, and has no keys of its own."""
-    bucket, store = str(request.getfixturevalue("bucket")), request.getfixturevalue("s3")
+    """The client knows where the session's store is, and has no keys of its own."""
+    server, store = request.getfixturevalue("rest_on_s3"), request.getfixturevalue("s3")
+    assert isinstance(server, RestServer)
     own = {name: value for name, value in store.properties.items() if "key" not in name}
-    of_server = {**store.properties, "s3.path-style-access": "true", "include-credentials": "true"}
-    with rest_server(f"s3://{bucket}/warehouse", of_server) as server:
-        properties = {"type": "rest", "uri": server.uri, **own}
-        with (
-            opened(**properties) as catalog,
-            _in_bucket(request, catalog, fleet_of(request, **properties), bucket) as made,
-        ):
+    properties = {"type": "rest", "uri": server.uri, **own}
+    bucket = server.warehouse.removeprefix("s3://").split("/")[0]
+    with (
+        opened(**properties) as catalog,
+        _in_bucket(request, catalog, fleet_of(request, **properties), bucket) as made,
+    ):
+        try:
             yield made
+        finally:
+            for table in catalog.list_tables("ns"):
+                catalog.drop_table(table)
+            store.system().delete_dir_contents(bucket)
 
 
 @contextmanager

@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pyarrow.fs as pafs
 import requests
+from botocore.config import Config
 
 from aurum_orchestration_tests.engines import free_port, missing
 from aurum_orchestration_tests.servers.cache import ProvisioningError
 from aurum_orchestration_tests.servers.minio import ENGINE
 from aurum_orchestration_tests.servers.process import running
+
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,17 @@ class ObjectStore:
             region="us-east-1",
             allow_bucket_creation=True,
             allow_bucket_deletion=True,
+        )
+
+    def client(self) -> Any:
+        """A boto3 client for CONNECTIONS threads."""
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(max_pool_connections=CONNECTIONS, s3={"addressing_style": "path"}),
         )
 
     @contextmanager

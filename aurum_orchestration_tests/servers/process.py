@@ -41,6 +41,6 @@ def running(
         finally:
             server.terminate()
             try:
-                server.wait(10)
+                server.wait(2)  # what it holds is thrown away
             except subprocess.TimeoutExpired:
                 server.kill()
