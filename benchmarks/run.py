@@ -33,6 +33,7 @@ BENCHMARKS = [
     "orphans",
     "measure_tables",
     "sensor_tick",
+    "code_location",
 ]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ["pyarrow", "pyiceberg", "dagster", "numpy", "duckdb"]
