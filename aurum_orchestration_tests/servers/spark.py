@@ -111,9 +111,12 @@ class SparkCatalog:
         found: list[dict[str, Any]] = self._spark.ask("sql", session=self._session, text=text)
         return found
 
-    def records(self, table: str) -> list[str]:
-        """The rows as Iceberg's generic reader prints them, for types that Spark does not have. Raises SparkError."""
-        found: list[str] = self._spark.ask("records", session=self._session, table=table)
+    def records(self, table: str, filtered: tuple[str, str, Any] | None = None) -> list[str]:
+        """The rows as Iceberg's generic reader gives them, for types that Spark does not have.
+
+        ``filtered`` is a column, an operator such as ``equal``, and a value. Raises SparkError.
+        """
+        found: list[str] = self._spark.ask("records", session=self._session, table=table, filtered=filtered)
         return found
 
     def planned(self, table: str, column: str, operator: str, value: Any) -> int:

@@ -39,18 +39,36 @@ class Worker:
         """The rows that a statement answers."""
         return [row.asDict(recursive=True) for row in self._sessions[session].sql(text).collect()]
 
-    def records(self, session: int, table: str) -> list[str]:
-        """The rows of a table, as Apache Iceberg's own generic reader prints them: it knows every type."""
-        found = self._java.org.apache.iceberg.data.IcebergGenerics.read(self._table(session, table)).build()
-        return [row.toString() for row in _every(found)]
+    def records(self, session: int, table: str, filtered: Sequence[Any] | None = None) -> list[str]:
+        """The rows of a table as Apache Iceberg's own generic reader gives them: it knows every type.
+
+        ``filtered`` is a column, an operator such as ``equal``, and a value.
+        """
+        loaded = self._table(session, table)
+        width = loaded.schema().columns().size()  # where there are deletes, each row has its position, too
+        reading = self._java.org.apache.iceberg.data.IcebergGenerics.read(loaded)
+        if filtered is not None:
+            reading = reading.where(self._expression(*filtered))
+        return [
+            ", ".join(self._text(row.get(position)) for position in range(width)) for row in _every(reading.build())
+        ]
 
     def planned(self, session: int, table: str, column: str, operator: str, value: Any) -> int:
         """How many data files a scan with a filter would open."""
-        expressions = self._java.org.apache.iceberg.expressions.Expressions
-        wanted = getattr(expressions, operator)(column, value)
+        wanted = self._expression(column, operator, value)
         return sum(1 for _ in _every(self._table(session, table).newScan().filter(wanted).planFiles()))
 
+    def _expression(self, column: str, operator: str, value: Any) -> Any:
+        return getattr(self._java.org.apache.iceberg.expressions.Expressions, operator)(column, value)
+
+    def _text(self, cell: Any) -> str:
+        if hasattr(cell, "getClass") and "ByteBuffer" in cell.getClass().getName():  # which prints only its size
+            cell = bytes(cell.array())
+        return cell.hex() if isinstance(cell, bytes | bytearray) else str(cell)
+
     def _table(self, session: int, table: str) -> Any:
+        # a session knows a catalog from its first statement about it on
+        self.sql(session, f"SHOW NAMESPACES IN {table.split('.', maxsplit=1)[0]}")
         loader = self._java.org.apache.iceberg.spark.Spark3Util
         return loader.loadIcebergTable(self._sessions[session]._jsparkSession, table)
 

@@ -22,6 +22,7 @@ from aurum_orchestration_tests.servers.spark import ENGINE, QUICK_START, Spark, 
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "compaction": {"min_input_files": 2},
+    "partition_evolution": {"spec": ["bucket(2, id)"]},
     "retention": {"retention_days": 0, "retain_last": 1, "override_floor": True, "override_reason": "judged by Java"},
     "vacuum": {"older_than_days": 0, "override_floor": True, "override_reason": "judged by Java"},
 }
