@@ -61,7 +61,10 @@ _UNFINISHED = [
 
 
 def maintenance_sensors(service: MaintenanceService) -> list[dg.SensorDefinition]:
-    """A sensor for each backend and each operation that the planner starts by itself and the backend has."""
+    """A sensor for each backend and each operation that the backend has and the planner starts there by itself.
+
+    None for what no policy of the backend enables, such as ``backup`` by default: it would only ever skip.
+    """
     sensors: dict[str, dg.SensorDefinition] = {}
     for backend in service.fleet.backends:
         for operation in _sensed(service, backend):
@@ -78,7 +81,8 @@ def _sensed(service: MaintenanceService, backend: str) -> list[str]:
     except AurumError as error:
         _log.warning("backend %s has no sensor: %s", backend, told(error))
         return []
-    return [operation for operation in TRIGGERS if operation in supported]
+    enabled = service.fleet.enabled
+    return [operation for operation in TRIGGERS if operation in supported and enabled(backend, operation)]
 
 
 def maintenance_sensor(

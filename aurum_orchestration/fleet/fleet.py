@@ -72,6 +72,10 @@ class Fleet:
         """
         return self._policies.effective(table, operation)
 
+    def enabled(self, backend: str, operation: str) -> bool:
+        """Whether the policies let the planner start an operation on some table of a backend."""
+        return self._policies.enabled(backend, operation)
+
     def explain(self, table: TableId, operation: str) -> list[PolicyValue]:
         """Every key of the effective policy with its value and where that comes from."""
         return [

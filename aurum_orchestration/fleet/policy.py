@@ -100,6 +100,21 @@ class PolicyBook:
         origin = {key: layer.path for layer in self._layers(table) for key in layer.sections.get(operation, ())}
         return [(key, getattr(policy, key), origin.get(key)) for key in type(policy).model_fields]
 
+    def enabled(self, backend: str, operation: str) -> bool:
+        """Whether ``enabled`` of an operation's policy may be true for some table of a backend.
+
+        True also for an operation without a policy, or whose policy has no such key.
+        """
+        model = self._models.get(operation)
+        switch = None if model is None else model.model_fields.get("enabled")
+        if switch is None:
+            return True
+        config = self._config
+        general = _merged((config.policy, config.backends[backend].policy), operation).get("enabled", switch.default)
+        return bool(general) or any(
+            rule.policy.get(operation, {}).get("enabled") for rule in config.tables if _may_match(rule.match, backend)
+        )
+
     def _merge(self, table: TableId, operation: str) -> BaseModel:
         model = self._models.get(operation)
         if model is None:
@@ -167,7 +182,7 @@ def combined_problems(config: FleetConfig, models: PolicyModels) -> Iterator[Pro
         below = (config.policy, backend.policy)
         yield from _chain_problems(below, ("backends", name, "policy"), models)
         for number, rule in enumerate(config.tables):
-            if literal_prefix(rule.match)[:1] in {(), (name,)}:
+            if _may_match(rule.match, name):
                 yield from _chain_problems((*below, rule.policy), ("tables", number, "policy"), models)
 
 
@@ -178,6 +193,10 @@ def _chain_problems(chain: tuple[PolicySections, ...], path: Key, models: Policy
             validate(model, given)
         except ValidationError as error:
             yield from from_validation(error, model, (*path, operation))
+
+
+def _may_match(glob: str, backend: str) -> bool:
+    return literal_prefix(glob)[:1] in {(), (backend,)}
 
 
 def _merged(chain: Iterable[PolicySections], operation: str) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from unittest.mock import AsyncMock, MagicMock
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from aurum_orchestration.dagster_edge.cursor import Cursor
 from aurum_orchestration.dagster_edge.sensors import Measuring, maintenance_sensor
@@ -16,8 +20,11 @@ from aurum_orchestration.dagster_edge.tick import Tick, plan_tick
 from aurum_orchestration.errors import BackendUnavailableError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision, Gain, TableHealth
+from aurum_orchestration.maintenance.planner.rank import NO_BUDGET
+from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration_tests.dagster.conftest import Location
+from aurum_orchestration_tests.lake import FIRST, append_small_files
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -269,3 +276,134 @@ def test_a_cursor_nobody_understands_counts_as_empty(text: str | None) -> None:
 def test_a_cursor_survives_being_written() -> None:
     cursor = Cursor({"a": "b"})
     assert Cursor.parse(str(cursor)) == cursor
+
+
+# --- retention and vacuum: the same rules, other metrics
+
+
+def months_old(location: Location, table: str, snapshots: int) -> None:
+    """Give a table snapshots that were written two months ago, one by one."""
+    with closing(location.catalog()) as catalog:
+        name = f"market.{table}"
+        for _ in range(snapshots):
+            append_small_files(catalog.load_table(name), [FIRST], 1)
+        file = Path(catalog.load_table(name).metadata_location.removeprefix("file://"))
+        metadata = json.loads(file.read_text())
+        earlier = timedelta(days=60) // timedelta(milliseconds=1)
+        for entry in [*metadata["snapshots"], *metadata["snapshot-log"], *metadata["metadata-log"], metadata]:
+            for key in ("timestamp-ms", "last-updated-ms"):
+                if key in entry:
+                    entry[key] -= earlier
+        file.write_text(json.dumps(metadata))
+
+
+def policies(location: Location, words: str) -> None:
+    text = location.settings.fleet.read_text()
+    location.settings.fleet.write_text(text.replace("\npolicy:\n", f"\npolicy:\n  {words}\n"))
+
+
+def test_retention_is_requested_at_its_threshold_and_rests_after_it(location: Location) -> None:
+    months_old(location, "hubs", 24)
+    tick = location.tick(sensor="retention_lake")
+    (request,) = tick.run_requests
+    config = request.run_config["ops"]["retention"]["config"]
+    assert config["tables"] == ["lake.market.hubs"]
+    assert request.tags["aurum/operation"] == "retention"
+    assert request.tags["aurum/table"] == "lake.market.hubs"
+    again = location.tick(tick.cursor, "retention_lake")
+    assert not again.run_requests
+    assert "1 in need with a run requested or in progress, first lake.market.hubs" in again.skip_message
+    assert location.run("retention", **config).success
+    with closing(location.catalog()) as catalog:
+        assert len(catalog.load_table("market.hubs").metadata.snapshots) == 5  # retain_last
+    months_old(location, "hubs", 24)
+    rest = location.tick(tick.cursor, "retention_lake")
+    assert not rest.run_requests
+    assert "closest: lake.market.hubs: 24 of 29 snapshots may go; due again at " in rest.skip_message
+
+
+def test_retention_below_its_threshold_says_how_far(location: Location) -> None:
+    months_old(location, "hubs", 14)
+    tick = location.tick(sensor="retention_lake")
+    assert not tick.run_requests
+    assert tick.skip_message.endswith("closest: lake.market.hubs: healthy: 10 of 15 snapshots may go, acts at 20")
+    policies(location, "retention: {trigger_snapshots: 10}")
+    assert len(location.tick(sensor="retention_lake").run_requests) == 1
+
+
+def test_vacuum_is_requested_for_tables_old_enough_for_orphans(location: Location) -> None:
+    young = location.tick(sensor="vacuum_lake")
+    assert not young.run_requests
+    assert "its history is 0.0 days old, so nothing can be older than 7 days" in young.skip_message
+    months_old(location, "hubs", 1)
+    tick = location.tick(young.cursor, "vacuum_lake")
+    (request,) = tick.run_requests
+    assert request.run_config["ops"]["vacuum"]["config"]["tables"] == ["lake.market.hubs"]
+    assert not location.tick(tick.cursor, "vacuum_lake").run_requests
+    assert location.run("vacuum", **request.run_config["ops"]["vacuum"]["config"]).success
+    rest = location.tick(tick.cursor, "vacuum_lake")
+    assert not rest.run_requests
+    assert "none needs vacuum now" in rest.skip_message
+
+
+@pytest.mark.parametrize("operation", ["retention", "vacuum"])
+def test_a_window_that_is_shut_and_a_spent_budget_hold_every_sensor_back(location: Location, operation: str) -> None:
+    months_old(location, "hubs", 24)
+    sensor = f"{operation}_lake"
+    key = location.tick(sensor=sensor).run_requests[0].run_key
+    assert location.tick('{"v":0,"tables":["older"]}', sensor).run_requests[0].run_key == key  # Dagster drops it
+    written = location.settings.fleet.read_text()
+    policies(location, 'calendar: {blackouts: ["00:00-24:00"]}')
+    assert not location.tick(sensor=sensor).run_requests
+    assert "in a blackout" in location.tick(sensor=sensor).skip_message
+    location.settings.fleet.write_text(written.replace("type: iceberg\n", "type: iceberg\n    budget: {tables: 0}\n"))
+    assert not location.tick(sensor=sensor).run_requests
+    assert "night's budget" in location.tick(sensor=sensor).skip_message
+
+
+def test_an_operation_that_no_policy_enables_has_no_sensor(location: Location) -> None:
+    def sensors() -> set[str]:
+        return {sensor.name for sensor in location.definitions().sensors or [] if sensor.name.endswith("_lake")}
+
+    assert sensors() == {"compaction_lake", "manifests_lake", "retention_lake", "vacuum_lake"}
+    text = location.settings.fleet.read_text()
+    rule = text.index("    owners:")
+    location.settings.fleet.write_text(f"{text[:rule]}    policy: {{backup: {{enabled: true}}}}\n{text[rule:]}")
+    assert sensors() == {"backup_lake", "compaction_lake", "manifests_lake", "retention_lake", "vacuum_lake"}
+    policies(location, "vacuum: {enabled: false}")
+    assert "vacuum_lake" not in sensors()
+
+
+# --- 500 sick tables at once
+
+
+def test_500_sick_tables_are_one_tick_of_ten_runs(instance: dg.DagsterInstance) -> None:
+    service = AsyncMock(spec=MaintenanceService)
+    service.health.return_value = [examined(f"t{number:03}", gain=float(number)) for number in range(500)]
+    service.night_budget.return_value = NO_BUDGET
+    service.history = MagicMock()
+    service.history.facts.return_value = {}
+    sensor = maintenance_sensor("compaction", "lake")
+    resource = MagicMock(get=lambda: service)
+
+    def tick(cursor: str | None) -> SensorExecutionData:
+        with dg.build_sensor_context(
+            instance=instance,
+            cursor=cursor,
+            resources={"aurum_service": dg.ResourceDefinition.hardcoded_resource(resource)},
+        ) as context:
+            return sensor.evaluate_tick(context)
+
+    first = tick(None)
+    requests = first.run_requests or []
+    assert [request.tags["aurum/tables"] for request in requests] == ["50"] * 10
+    named = [table for request in requests for table in request.run_config["ops"]["compaction"]["config"]["tables"]]
+    assert len(set(named)) == 500
+    assert named[0] == "lake.n.t499"
+    assert len({request.run_key for request in requests}) == 10
+    assert service.health.await_count == 1
+    second = tick(first.cursor)
+    assert not second.run_requests
+    assert second.skip_message == (
+        "500 tables looked at; 500 in need with a run requested or in progress, first lake.n.t499: why"
+    )

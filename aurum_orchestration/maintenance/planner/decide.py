@@ -33,6 +33,9 @@ SHORTEST_IDLE = timedelta(minutes=15)
 LONGEST_IDLE = timedelta(days=7)
 """From 5 runs in a row that gained nothing, each lengthens the cooldown (at least 15 minutes) by half, up to a week."""
 
+_BELOW = "healthy: "
+"""How the reason of a decision begins whose trigger is not crossed."""
+
 _ORDER = {
     "recommended": 0,
     "cooldown": 1,
@@ -87,8 +90,8 @@ def healthy(decisions: Iterable[Decision]) -> bool:
 
 def closest(decisions: Iterable[Decision]) -> Decision | None:
     """Of the decisions (of any tables), the one closest to acting: first those that wait, then by predicted gain."""
-    idle = [decision for decision in decisions if decision.code == "healthy" or decision.code in WAITING]
-    return min(idle, key=_importance, default=None)
+    idle = [decision for decision in decisions if decision.code in {"healthy", "budget"} or decision.code in WAITING]
+    return min(idle, key=lambda one: (one.reason.startswith(_BELOW), _importance(one)), default=None)
 
 
 def pause_after(failures: int) -> timedelta:
@@ -140,7 +143,7 @@ def _decide_one(health: TableHealth, operation: str, policy: PolicyLookup, facts
         return Decision(table, operation, False, "unmeasured", _why_unmeasured(health, operation))
     if not found.crossed:
         code = "not-due" if found.possible else "healthy"
-        return Decision(table, operation, False, code, f"healthy: {found.reason}", found.gain, found.cost)
+        return Decision(table, operation, False, code, f"{_BELOW}{found.reason}", found.gain, found.cost)
     code, waits = _wait(cast(TriggerPolicy, rules), facts, now.at, routine=found.routine)
     if code == "recommended" and now.shut is not None:
         code, waits = "not-due" if found.routine else now.shut.code, str(now.shut)
