@@ -15,6 +15,9 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_Written = Annotated[list[str], Field(min_length=1)] | str
+
+
 class NotificationRule(BaseModel):
     """What some people want to be told, and where. The URLs hold secrets and are never printed."""
 
@@ -25,7 +28,7 @@ class NotificationRule(BaseModel):
         pattern=r"^[\w.-]{1,60}$",
         description="What logs and the outbox call the rule. Left out: its position, from 1.",
     )
-    urls: Annotated[list[SecretStr], BeforeValidator(_one_or_many)] = Field(
+    urls: Annotated[list[SecretStr], BeforeValidator(_one_or_many, json_schema_input_type=_Written)] = Field(
         min_length=1, description="Where to, as apprise writes it: slack, mailto, json and a hundred more."
     )
     on: list[Literal["failed", "completed", "cancelled", "skipped"]] = Field(
