@@ -42,6 +42,7 @@ from aurum_orchestration_tests.integration.iceberg.support import (
 from aurum_orchestration_tests.integration.iceberg.test_compaction_rows import EMPTY, EVERY_TYPE, FULL, HALF, NOTHING
 
 BOTH_FORMATS = pytest.mark.parametrize("version", ["1", "2"])
+METRICS = ["column_sizes", "value_counts", "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds"]
 DAYS = [date(2026, 1, 30), date(2026, 1, 31), None]
 
 
@@ -159,10 +160,13 @@ def test_manifests_list_what_is_live_and_the_list_says_so(
     after = {entry["data_file"]["file_path"]: entry for entry in table.inspect.entries().to_pylist()}
     for entry in before:
         now = after[entry["data_file"]["file_path"]]
-        assert now["data_file"] == entry["data_file"]
+        replaced = entry["data_file"]["partition"]["day"] == DAYS[1]
+        # what readers skip live files by is of no use for replaced ones, and most of a manifest
+        left_out = METRICS if replaced else []
+        assert not any(now["data_file"][name] for name in left_out)
+        assert now["data_file"] == {**entry["data_file"], **{name: now["data_file"][name] for name in left_out}}
         assert now["sequence_number"] == entry["sequence_number"]
         assert now["file_sequence_number"] == entry["file_sequence_number"]
-        replaced = entry["data_file"]["partition"]["day"] == DAYS[1]
         assert now["snapshot_id"] == (snapshot.snapshot_id if replaced else entry["snapshot_id"])
         assert now["status"] == (ManifestEntryStatus.DELETED if replaced else ManifestEntryStatus.EXISTING).value
 

@@ -233,7 +233,8 @@ class _Builder(SnapshotBuilder):
         return [
             *self._write(added),
             *self._write(survivors),
-            *self._write(deleted),
+            # nobody looks for rows in files that were replaced: a scan of changes leaves such snapshots out
+            *self._write(deleted, with_metrics=self.operation != Operation.REPLACE),
             *kept,
             *self._without_idle(deletes, remaining),
         ]
@@ -263,7 +264,7 @@ class _Builder(SnapshotBuilder):
         self.written.append(location)
         return location
 
-    def _write(self, entries: list[ManifestEntry]) -> Iterable[ManifestFile]:
+    def _write(self, entries: list[ManifestEntry], *, with_metrics: bool = True) -> Iterable[ManifestFile]:
         """Manifests of entries, each of one partition spec."""
         by_spec: dict[int, list[ManifestEntry]] = {}
         for item in entries:
@@ -273,7 +274,9 @@ class _Builder(SnapshotBuilder):
             for start in range(0, len(alike), ENTRIES_PER_MANIFEST):
                 part = alike[start : start + ENTRIES_PER_MANIFEST]
                 location = self._next_location()
-                yield write_manifest(self.table, location, specs[spec_id], part, self.snapshot_id)
+                yield write_manifest(
+                    self.table, location, specs[spec_id], part, self.snapshot_id, with_metrics=with_metrics
+                )
 
     def summary(self) -> Mapping[str, str]:
         """Counts of this commit and the totals that follow from the parent's, as Apache Iceberg writes them."""

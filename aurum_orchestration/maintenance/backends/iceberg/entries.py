@@ -59,12 +59,10 @@ class EntryReader:
             if path in self._cached:
                 self._cached.move_to_end(path)
                 return self._cached[path]
-        try:
+        with _decoding(f"manifest {path}"):
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-        except FileNotFoundError as error:
-            raise CorruptTableError(f"manifest {path} is missing") from error
-        except (ValueError, EOFError, OSError, SystemError) as error:
-            raise CorruptTableError(f"manifest {path} cannot be read: {error}") from error
+        if len(entries) < (manifest.added_files_count or 0) + (manifest.existing_files_count or 0):
+            raise CorruptTableError(f"manifest {path} is cut short: it lists fewer files than its manifest list says")
         with self._lock:
             self._cached[path] = entries
             self._count += len(entries)
@@ -147,7 +145,7 @@ def write_manifest(
     with output.create(overwrite=False) as stream:
         writer = fastavro.write.Writer(cast(IO[Any], stream), avro_schema, codec=codec, metadata=header)
         for item in entries:
-            writer.write(_entry_record(item, version, partition_names))
+            writer.write(_entry_record(item, version, partition_names, with_metrics))
         writer.flush()
     partitions = construct_partition_summaries(spec, of_partitions, [item.data_file.partition for item in entries])
     return _describe(location, len(io.new_input(location)), spec.spec_id, entries, snapshot_id, partitions)
@@ -174,11 +172,11 @@ def _name_by_field(field: dict[str, Any]) -> None:
             kind["name"] = f"{kind['name']}_{field['field-id']}"
 
 
-def _entry_record(item: ManifestEntry, version: int, partition_names: list[str]) -> dict[str, Any]:
+def _entry_record(item: ManifestEntry, version: int, partition_names: list[str], with_metrics: bool) -> dict[str, Any]:
     record: dict[str, Any] = {
         "status": int(item.status),
         "snapshot_id": item.snapshot_id,
-        "data_file": _file_record(item.data_file, version, partition_names),
+        "data_file": _file_record(item.data_file, version, partition_names, with_metrics),
     }
     if version > 1:
         record["sequence_number"] = item.sequence_number
@@ -186,7 +184,7 @@ def _entry_record(item: ManifestEntry, version: int, partition_names: list[str])
     return record
 
 
-def _file_record(file: DataFile, version: int, partition_names: list[str]) -> dict[str, Any]:
+def _file_record(file: DataFile, version: int, partition_names: list[str], with_metrics: bool) -> dict[str, Any]:
     return {
         "content": int(file.content),
         "file_path": file.file_path,
@@ -194,12 +192,8 @@ def _file_record(file: DataFile, version: int, partition_names: list[str]) -> di
         "partition": {name: _plain(file.partition[index]) for index, name in enumerate(partition_names)},
         "record_count": file.record_count,
         "file_size_in_bytes": file.file_size_in_bytes,
-        "column_sizes": _pairs(file.column_sizes),
-        "value_counts": _pairs(file.value_counts),
-        "null_value_counts": _pairs(file.null_value_counts),
-        "nan_value_counts": _pairs(file.nan_value_counts),
-        "lower_bounds": _pairs(file.lower_bounds),
-        "upper_bounds": _pairs(file.upper_bounds),
+        # PyIceberg's listing of entries wants a map, be it empty
+        **{name: _pairs(getattr(file, name) if with_metrics else {}) for name in _METRICS},
         "key_metadata": file.key_metadata,
         "split_offsets": _array(file.split_offsets),
         "equality_ids": _array(file.equality_ids),
