@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import subprocess
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,142 +16,11 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
 from pyiceberg.types import LongType, NestedField
 
-from aurum_orchestration.errors import AurumError
-from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.backend import HANDLERS, IcebergMaintenanceBackend
-from aurum_orchestration.maintenance.factory import MaintenanceFactory
-from aurum_orchestration.maintenance.flow import Tally, run_units
-from aurum_orchestration.maintenance.interfaces import MaintenancePlan, RunContext
-from aurum_orchestration.maintenance.stopping import StopSignal
-from aurum_orchestration_tests.faults.reading import Bag, Reader, local
-from aurum_orchestration_tests.iceberg_deletes import add_position_deletes, live_data_files
+from aurum_orchestration_tests.faults.reading import local
+from aurum_orchestration_tests.faults.scene import OPERATIONS, REPORTS, Scene, heal_and_finish, mount, told
 from aurum_orchestration_tests.integration.iceberg.support import left_behind
-from aurum_orchestration_tests.integration.upkeep.lakeside import BY_REGION, SCHEMA, append
-
-TABLE = TableId("lake", ("ns", "t"))
-FLOOR = {"override_floor": True, "override_reason": "a test"}
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "compaction": {"min_input_files": 2, "max_concurrent_groups": 1},
-    "retention": {"retention_days": 0, "retain_last": 1, **FLOOR},
-    "vacuum": {"older_than_days": 0, **FLOOR},
-    "partition_evolution": {"spec": ["bucket(3, id)"], "max_concurrent_groups": 1},
-    "bloat": {"orphans_older_than_days": 0},
-}
-REPORTS = {"stats", "bloat"}
-OPERATIONS = sorted(HANDLERS)
-
-
-@dataclass
-class Scene:
-    """A table on a disk of its own, its rows as they have to stay, and what runs maintenance on it."""
-
-    disk: Path
-    catalog: SqlCatalog
-    backend: IcebergMaintenanceBackend
-    table: Table
-    mounted: bool
-    reader: Reader = field(default_factory=Reader)
-
-    def rows(self) -> dict[int, Bag]:
-        """Of every snapshot."""
-        now = self.catalog.load_table("ns.t")
-        return {one.snapshot_id: self.reader.bag(now, one, now.schema()) for one in now.snapshots()}
-
-    def run(
-        self, operation: str, between: Callable[[], Any] = lambda: None, **given: Any
-    ) -> tuple[Tally, AurumError | None]:
-        """Plan, let ``between`` happen, carry out. An error that is not typed is raised."""
-        tally, run = Tally(), RunContext(uuid.uuid4().hex)
-        made = MaintenanceFactory().create_operation(operation)
-        try:
-            plan: MaintenancePlan = made.plan(
-                self.backend, TABLE, made.parameters({**PARAMETERS.get(operation, {}), **given})
-            )
-            between()
-            run_units(self.backend.open(plan, run), run, tally, StopSignal(), lambda: None)
-        except AurumError as error:
-            return tally, error
-        return tally, None
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[Path, bool]]:
-    """A folder that is a disk of 2 MiB if this process may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = _mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place))
-    try:
-        yield place, mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(place)], check=True)  # what failed may hold a file
-
-
-def _mount(*arguments: str) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
-    return False
-
-
-@pytest.fixture
-def scene(tmp_path: Path, disk: tuple[Path, bool]) -> Iterator[Scene]:
-    """Two partitions of three files, position deletes, a tag, an old snapshot, an orphan: every operation has work."""
-    place, mounted = disk
-    uri, warehouse = f"sqlite:///{tmp_path}/catalog.db?timeout=0.2", f"file://{place}"
-    with contextlib.closing(SqlCatalog("lake", uri=uri, warehouse=warehouse)) as catalog:
-        catalog.create_namespace("ns")
-        table = catalog.create_table("ns.t", SCHEMA, partition_spec=BY_REGION)
-        append(table, 3, region="N")
-        append(table, 3, start=100, region="S")
-        add_position_deletes(table, {live_data_files(table)[0].file_path: [0, 1]})
-        oldest = table.snapshots()[1].snapshot_id
-        table.manage_snapshots().create_tag(oldest, "theirs").commit()
-        (place / "ns/t/data/orphan.parquet").write_bytes(b"PAR1")
-        backend = IcebergMaintenanceBackend(
-            {"catalog": {"type": "sql", "uri": uri, "warehouse": warehouse}}, name="lake"
-        )
-        with contextlib.closing(backend.catalog):
-            yield Scene(place, catalog, backend, table.refresh(), mounted)
-
-
-def heal_and_finish(scene: Scene, operation: str, before: dict[int, Bag]) -> None:
-    """The table reads as before, the operation runs, and after a vacuum nothing is left that nothing refers to."""
-    held(scene, before)
-    tally, error = scene.run(operation)
-    assert error is None, error
-    assert all(one.ok for one in tally.verifications)
-    held(scene, before)
-    _, error = scene.run("vacuum", quarantine=False, quarantine_days=0)
-    assert error is None, error
-    # what was set aside stays until its time is over
-    assert {one for one in left_behind(scene.table) if ".aurum-quarantine" not in one} == set()
-    held(scene, before)
-
-
-def held(scene: Scene, before: dict[int, Bag]) -> None:
-    """Every snapshot that is still there shows its rows, the newest those of the newest before; the tag stands."""
-    now = scene.rows()
-    table = scene.catalog.load_table("ns.t")
-    newest = table.metadata.current_snapshot_id
-    assert newest is not None
-    head = list(before)[-1]
-    assert {one: rows for one, rows in now.items() if one in before} == {
-        one: rows for one, rows in before.items() if one in now
-    }
-    assert now[newest] == before[head]
-    assert table.refs()["theirs"].snapshot_id == list(before)[1]
-
-
-def told(error: AurumError, *types: str) -> None:
-    """The error is of a kind, says what happened and what to do."""
-    problem = error.problem(table=str(TABLE))
-    assert problem.type in types, problem
-    assert problem.detail
-    assert problem.hint
-
 
 # --- the storage
 
@@ -186,33 +52,15 @@ def test_a_warehouse_that_may_only_be_read(scene: Scene, operation: str) -> None
     if not scene.mounted:
         pytest.skip("mounting a disk of its own is not allowed here")
     before = scene.rows()
-    assert _mount("-o", "remount,ro", str(scene.disk))
+    assert mount("-o", "remount,ro", str(scene.disk))
     _, error = scene.run(operation)
-    assert _mount("-o", "remount,rw", str(scene.disk))
+    assert mount("-o", "remount,rw", str(scene.disk))
     if operation in REPORTS:
         assert error is None
     else:
         assert error is not None
         told(error, "storage-write")
     heal_and_finish(scene, operation, before)
-
-
-# --- damaged files
-
-
-@pytest.mark.parametrize("which", ["manifest list", "manifest"])
-def test_garbage_in_place_of_metadata_is_a_corrupt_table(scene: Scene, which: str) -> None:
-    before, head = scene.rows(), scene.table.current_snapshot()
-    assert head is not None
-    location = head.manifest_list if which == "manifest list" else head.manifests(scene.table.io)[-1].manifest_path
-    path = Path(local(location))
-    content = path.read_bytes()
-    path.write_bytes(b"garbage" * (len(content) // 7))
-    _, error = scene.run("compaction")
-    assert error is not None
-    told(error, "corrupt-table")
-    path.write_bytes(content)
-    heal_and_finish(scene, "compaction", before)
 
 
 # --- a table that vanishes, a catalog that fails

@@ -45,6 +45,7 @@ from aurum_orchestration.maintenance.backends.iceberg.entries import (
     EntryReader,
     applies_everywhere,
     entry,
+    manifests_of,
     partition_key,
     write_manifest,
 )
@@ -125,7 +126,7 @@ def check_no_conflict(
     removed = replacement.removed
     partitions = {partition_key(file) for file in removed.values()}
     moved = replacement.moved()
-    for manifest in head.manifests(table.io):
+    for manifest in manifests_of(head, table.io):
         if manifest.content != ManifestContent.DELETES or manifest.sequence_number <= newest:
             continue
         for item in reader.live(manifest):
@@ -186,7 +187,7 @@ class _Builder(SnapshotBuilder):
         survivors: list[ManifestEntry] = []
         deleted: list[ManifestEntry] = []
         deletes: list[ManifestFile] = []
-        for manifest in self.head.manifests(self.table.io):
+        for manifest in manifests_of(self.head, self.table.io):
             if manifest.content != ManifestContent.DATA:
                 deletes.append(manifest)
                 continue

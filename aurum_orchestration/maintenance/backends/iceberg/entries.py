@@ -7,9 +7,11 @@ manifests, see :mod:`~aurum_orchestration.maintenance.backends.iceberg.manifests
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import fastavro
@@ -30,17 +32,19 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import VoidTransform
 from pyiceberg.typedef import Record, TableVersion
 from pyiceberg.types import NestedField
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
 
 MAX_CACHED_ENTRIES = 50_000
 ENTRIES_PER_MANIFEST = 20_000
 _V1_BLOCK_SIZE = 64 * 1024 * 1024
+_METRICS = ("column_sizes", "value_counts", "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds")
 
 
 class EntryReader:
@@ -69,6 +73,30 @@ class EntryReader:
             while self._count > MAX_CACHED_ENTRIES and len(self._cached) > 1:
                 self._count -= len(self._cached.popitem(last=False)[1])
         return entries
+
+
+def manifests_of(snapshot: Snapshot, io: FileIO) -> list[ManifestFile]:
+    """The manifests of a snapshot. Raises CorruptTableError, BackendUnavailableError."""
+    with _decoding(f"manifest list {snapshot.manifest_list}"):
+        return snapshot.manifests(io)
+
+
+@contextlib.contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turns what PyIceberg raises while it reads a metadata file into the package's errors.
+
+    Its decoder stumbles over garbage with whatever comes first: ValueError, KeyError, SystemError, zlib's own.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptTableError(f"{what} is missing") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise CorruptTableError(f"{what} cannot be read: {error.strerror or error}") from error
+    except OSError as error:
+        raise BackendUnavailableError(f"{what} cannot be read: {error}") from error
+    except Exception as error:
+        raise CorruptTableError(f"{what} cannot be read: {error or type(error).__name__}") from error
 
 
 def partition_key(file: DataFile) -> tuple[int, str]:
@@ -123,9 +151,18 @@ def entry(
 
 
 def write_manifest(
-    table: Table, location: str, spec: PartitionSpec, entries: list[ManifestEntry], snapshot_id: int
+    table: Table,
+    location: str,
+    spec: PartitionSpec,
+    entries: list[ManifestEntry],
+    snapshot_id: int,
+    *,
+    with_metrics: bool = True,
 ) -> ManifestFile:
-    """Write data-file entries as one manifest of the table's format version and describe it."""
+    """Write data-file entries as one manifest of the table's format version and describe it.
+
+    Without metrics the entries have no sizes, counts and bounds of columns, by which readers skip files.
+    """
     metadata, io = table.metadata, table.io
     version, schema = metadata.format_version, metadata.schema()
     # fastavro has zstandard only with one more package, and readers take any codec

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pydantic import ValidationError
 from pyiceberg import exceptions as iceberg
 from sqlalchemy.exc import ArgumentError
 
@@ -23,6 +26,9 @@ from aurum_orchestration.errors import (
 
 _SECRET_KEY = re.compile(r"(?i)password|secret|token|credential|access-key|account-key|connection-string")
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+NOT_METADATA = (ValueError, EOFError, zlib.error, gzip.BadGzipFile, iceberg.ValidationError)
+"""What PyIceberg raises for a metadata file that is none: no JSON, not what Iceberg says, a broken archive."""
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def translate(error: Exception, name: str, properties: Mapping[str, Any], *, ope
     """The package's error for what a catalog of these properties raised; see :func:`catalog_errors`."""
     if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
         error = _missing_module(error)
-    text = f"catalog {name!r}: {_scrubbed(_message(error), properties)}"
+    text = f"catalog {name!r}: {_scrubbed(message_of(error), properties)}"
     kind: type[AurumError]
     if isinstance(error, (ModuleNotFoundError, iceberg.NotInstalledError)):
         kind, hint = MissingExtraError, _install_hint(error, properties)
@@ -53,7 +59,7 @@ def translate(error: Exception, name: str, properties: Mapping[str, Any], *, ope
         kind, hint = ConfigurationError, "Check the catalog's credentials."
     elif isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)) and opening:
         kind, hint = ConfigurationError, "Check the backend's `catalog:` properties in fleet.yaml."
-    elif isinstance(error, (ValueError, TypeError, FileNotFoundError, iceberg.ValidationError)):
+    elif isinstance(error, (*NOT_METADATA, TypeError, FileNotFoundError)):
         kind, hint = CorruptTableError, None
     else:
         kind, hint = BackendUnavailableError, "Check that the catalog is up and that its address is right."
@@ -75,7 +81,10 @@ def not_written(told: str, error: Exception) -> StorageWriteError | BackendUnava
     return (StorageWriteError if refused else BackendUnavailableError)(f"{told}: {error}")
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What the error says, its first line."""
+    if isinstance(error.__cause__, ValidationError):  # PyIceberg's own says how many there are
+        return str(error.__cause__.errors()[0]["msg"])
     origin = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(origin).splitlines() if line.strip()]
     return lines[0] if lines else type(origin).__name__

@@ -16,7 +16,7 @@ from aurum_orchestration.maintenance.interfaces import RunContext, Verification
 
 METHOD = "every-file-present"
 
-_LIST: Projection = (500,)
+_LIST: Projection = (500, 501)
 _ENTRY: Projection = (0, (2, (134, 100, 103, 104)))
 _DELETED = 2
 _NAMED = 3
@@ -55,13 +55,13 @@ def presence(table: Table, snapshot: Snapshot, run: RunContext) -> Presence:
     """Look for every file of the snapshot. Raises CorruptTableError when a manifest is gone."""
     files = Files(table.io.properties, table.io)
     found = Presence()
-    manifests = [path.decode() for (path,) in _read(files, snapshot.manifest_list, _LIST)]
-    for number, manifest in enumerate(manifests):
+    manifests = [(path.decode(), length) for path, length in _read(files, snapshot.manifest_list, _LIST)]
+    for number, (manifest, length) in enumerate(manifests):
         run.check()
         run.progress(number, len(manifests), "manifests")
         live = [
             (content, path.decode(), rows, size)
-            for status, (content, path, rows, size) in _read(files, manifest, _ENTRY)
+            for status, (content, path, rows, size) in _read(files, manifest, _ENTRY, length)
             if status != _DELETED
         ]
         sizes = _sizes(files, table, [path for _, path, _, _ in live])
@@ -96,8 +96,11 @@ def _local_size(location: str) -> int | None:
         return None
 
 
-def _read(files: Files, location: str, projection: Projection) -> list[tuple]:  # type: ignore[type-arg]
+def _read(files: Files, location: str, projection: Projection, length: int | None = None) -> list[tuple]:  # type: ignore[type-arg]
+    content = files.read(location)
+    if len(content) < (length or 0):
+        raise CorruptTableError(f"{location} is cut short")
     try:
-        return read_avro(files.read(location), projection).records
+        return read_avro(content, projection).records
     except AvroError as error:
         raise CorruptTableError(f"{location}: {error}") from error

@@ -71,10 +71,15 @@ class References:
             raise CorruptTableError("a manifest list names no path for a manifest")
         return found, sizes
 
-    def content_files(self, manifests: Iterable[str]) -> Iterator[tuple[str, int]]:
-        """Data and delete files that the manifests list as live, with their sizes."""
-        locations = list(manifests)
-        for location, content in zip(locations, self._contents(locations), strict=True):
+    def content_files(self, manifests: Mapping[bytes, int]) -> Iterator[tuple[str, int]]:
+        """Data and delete files that the manifests list as live, with their sizes.
+
+        The manifests come with their sizes: what is cut short between two blocks decodes without an error.
+        """
+        locations = [path.decode() for path in manifests]
+        for location, size_told, content in zip(locations, manifests.values(), self._contents(locations), strict=True):
+            if len(content) < (size_told or 0):
+                raise CorruptTableError(f"manifest {location} is cut short")
             try:
                 for status, (path, size) in read_avro(content, _ENTRY).records:
                     if status != _DELETED:

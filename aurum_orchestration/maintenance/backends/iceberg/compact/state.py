@@ -14,9 +14,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError, RequestError
+from aurum_orchestration.errors import CorruptTableError, RequestError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, partition_key
+from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader, manifests_of, partition_key
 
 
 @dataclass
@@ -46,10 +46,21 @@ class TableState:
 
 def load_table(catalog: Catalog, table: TableId) -> Table:
     """The PyIceberg table. Raises TableNotFoundError, CorruptTableError or BackendUnavailableError."""
-    from aurum_orchestration.maintenance.backends.iceberg.catalog import catalog_errors
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    from aurum_orchestration.maintenance.backends.iceberg.failures import NOT_METADATA, catalog_errors, message_of
+    from aurum_orchestration.maintenance.backends.iceberg.sources import SqlSource
 
     with catalog_errors(table.backend, catalog.properties):
-        return catalog.load_table(table.parts)
+        try:
+            return catalog.load_table(table.parts)
+        except NOT_METADATA as error:
+            if not isinstance(catalog, SqlCatalog):
+                raise
+            file = SqlSource(catalog).location(table)  # which PyIceberg does not tell
+            raise CorruptTableError(
+                f"metadata file {file} cannot be read: {message_of(error)}", table=str(table)
+            ) from error
 
 
 def read_state(table: Table, reader: EntryReader) -> TableState:
@@ -58,15 +69,7 @@ def read_state(table: Table, reader: EntryReader) -> TableState:
     state = TableState(table, snapshot)
     if snapshot is None:
         return state
-    try:
-        manifests = snapshot.manifests(table.io)
-    except FileNotFoundError as error:
-        raise CorruptTableError(f"manifest list {snapshot.manifest_list} is missing") from error
-    except (ValueError, EOFError, SystemError) as error:  # the last by PyIceberg's decoder, of garbage
-        raise CorruptTableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
-    except OSError as error:
-        raise BackendUnavailableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
-    for manifest in manifests:
+    for manifest in manifests_of(snapshot, table.io):
         if not (manifest.has_added_files() or manifest.has_existing_files()):
             continue
         entries = reader.live(manifest)

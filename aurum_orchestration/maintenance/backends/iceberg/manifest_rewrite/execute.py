@@ -26,6 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from aurum_orchestration.errors import CommitConflictError, CorruptTableError, StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
+from aurum_orchestration.maintenance.backends.iceberg.entries import manifests_of
 from aurum_orchestration.maintenance.backends.iceberg.failures import writing
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.cluster import Partitions, partition_types
@@ -255,7 +256,7 @@ class _Builder(SnapshotBuilder):
 
     def manifests(self) -> Sequence[ManifestFile]:
         """Raises CommitConflictError when another commit replaced one of the manifests meanwhile."""
-        listed = self.head.manifests(self.table.io)
+        listed = manifests_of(self.head, self.table.io)
         gone = self._replaced - {manifest.manifest_path for manifest in listed}
         if gone:
             raise CommitConflictError(

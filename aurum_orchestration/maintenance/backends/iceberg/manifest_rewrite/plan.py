@@ -10,8 +10,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from aurum_orchestration.errors import CorruptTableError, UnsupportedError
+from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.entries import manifests_of
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import (
     candidates,
     ideal,
@@ -32,10 +33,7 @@ def head_of(table: Table) -> tuple[Snapshot | None, Sequence[ManifestFile]]:
     snapshot = table.metadata.snapshot_by_name(MAIN_BRANCH)
     if snapshot is None:
         return None, ()
-    try:
-        return snapshot, snapshot.manifests(table.io)
-    except (FileNotFoundError, ValueError) as error:
-        raise CorruptTableError(f"manifest list {snapshot.manifest_list} cannot be read: {error}") from error
+    return snapshot, manifests_of(snapshot, table.io)
 
 
 def plan_manifests(table: Table, table_id: TableId, parameters: ManifestsParameters) -> MaintenancePlan:

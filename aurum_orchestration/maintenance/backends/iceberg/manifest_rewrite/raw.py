@@ -69,6 +69,8 @@ def read_manifests(listed: Sequence[ManifestFile], files: Files) -> Iterator[Raw
 
 def read_manifest(listed: ManifestFile, content: bytes) -> RawManifest:
     """A manifest's live entries, with what they inherit from the manifest filled in. Raises CorruptTableError."""
+    if len(content) < listed.manifest_length:  # between two blocks that is no error of the decoder
+        raise CorruptTableError(f"manifest {listed.manifest_path} is cut short")
     try:
         header, blocks = read_blocks(content, _ENTRY)
         schema = data_file_schema(header["avro.schema"])

@@ -14,7 +14,7 @@ from aurum_orchestration.maintenance.backends.iceberg.reachability import Refere
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import Expired, commit_expiry, refuse_drift
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry
 from aurum_orchestration.maintenance.backends.iceberg.retention.lost_refs import lost_refs, put_back
-from aurum_orchestration.maintenance.backends.iceberg.retention.plan import EXPIRE, expirable_now
+from aurum_orchestration.maintenance.backends.iceberg.retention.plan import EXPIRE, expirable_now, require_head
 from aurum_orchestration.maintenance.backends.iceberg.retention.row_units import RowRemoval
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, still_unreachable
 from aurum_orchestration.maintenance.backends.iceberg.storage import DELETED, MISSING, Storage
@@ -75,8 +75,9 @@ class ExpireUnit(Unit):
     def stage(self, run: RunContext) -> None:  # noqa: ARG002 - the base's signature
         """Refuse early when something planned may not go any more; nothing is written before the commit."""
         execution = self._execution
-        metadata = execution.table.metadata
+        metadata, io = execution.table.metadata, execution.table.io
         refuse_drift(self._planned, expirable_now(metadata, execution.parameters), metadata)
+        require_head(metadata, References(Files(io.properties, io)))
 
     def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
         """Nothing is replaced, so there is nothing to compare."""

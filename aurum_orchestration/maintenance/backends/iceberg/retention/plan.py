@@ -8,6 +8,7 @@ from typing import Any
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
 
 from aurum_orchestration.errors import CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
@@ -55,7 +56,9 @@ def plan_retention(table: Table, table_id: TableId, parameters: RetentionParamet
         refuse_lossy_commit(table)
         gone = set(planned.snapshots)
         expiring = [snapshot for snapshot in metadata.snapshots if snapshot.snapshot_id in gone]
-        unreachable = held_only_by(expiring, metadata, References(Files(table.io.properties, table.io)))
+        references = References(Files(table.io.properties, table.io))
+        require_head(metadata, references)
+        unreachable = held_only_by(expiring, metadata, references)
         steps.append(_expire_step(len(steps) + 1, planned, unreachable))
         warnings += _outside(unreachable, metadata)
     told = _reason(metadata, planned, unreachable, parameters)
@@ -69,6 +72,14 @@ def plan_retention(table: Table, table_id: TableId, parameters: RetentionParamet
         steps=steps,
         warnings=warnings,
     )
+
+
+def require_head(metadata: TableMetadata, references: References) -> None:
+    """Raise CorruptTableError when the head of main cannot be read: then an older snapshot is what saves the table."""
+    head = metadata.snapshot_by_name(MAIN_BRANCH)
+    if head is not None:
+        for _ in references.content_files(references.manifests([head])[0]):
+            pass
 
 
 def expirable_now(metadata: TableMetadata, parameters: RetentionParameters) -> Expiry:

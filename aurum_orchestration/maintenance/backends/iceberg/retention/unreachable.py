@@ -42,8 +42,13 @@ def held_only_by(expiring: Sequence[Snapshot], metadata: TableMetadata, referenc
     kept = [snapshot for snapshot in metadata.snapshots if snapshot.snapshot_id not in gone]
     manifests, lists = references.manifests(expiring)
     kept_manifests, kept_lists = references.manifests(kept)
-    own = {path.decode(): size for path, size in manifests.items() if path not in kept_manifests}
-    found = Unreachable(dict(references.content_files(own)), own, lists, statistics_files(metadata))
+    own = {path: size for path, size in manifests.items() if path not in kept_manifests}
+    found = Unreachable(
+        dict(references.content_files(own)),
+        {path.decode(): size for path, size in own.items()},
+        lists,
+        statistics_files(metadata),
+    )
     return _less(found, metadata, kept, references, kept_manifests, kept_lists)
 
 
@@ -63,7 +68,7 @@ def _less(  # noqa: PLR0917 - what is kept, in the forms in which it was read
 ) -> Unreachable:
     data_files = found.data_files
     if data_files:
-        live = references.content_files(path.decode() for path in kept_manifests)
+        live = references.content_files(kept_manifests)
         data_files = without(data_files, (path for path, _ in live))
     ids = (snapshot.snapshot_id for snapshot in kept)
     return Unreachable(

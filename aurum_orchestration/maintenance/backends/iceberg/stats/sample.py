@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, FileFormat
 
+from aurum_orchestration.maintenance.backends.iceberg.compact.reader import open_parquet, reading
 from aurum_orchestration.maintenance.interfaces import RunContext
 
 _FIELD_ID = b"PARQUET:field_id"
@@ -43,7 +44,7 @@ def take(files: Sequence[DataFile], io: FileIO, ids: Mapping[int, str], rows: in
         if sample.rows >= rows:
             break
         sample.files += 1
-        with io.new_input(file.file_path).open() as stream, pq.ParquetFile(stream) as source:
+        with reading(file.file_path), open_parquet(io, file.file_path, ()) as source:
             _take_from(source, ids, min(share, rows - sample.rows), sample)
         run.progress(sample.rows, rows, "rows")
     return sample

@@ -56,9 +56,8 @@ def reachable_files(table: Table) -> set[str]:
     references = References(Files(table.io.properties, table.io))
     manifests, _ = references.manifests(table.metadata.snapshots)
     found = {normalised(location) for location in metadata_files(table.metadata, table.metadata_location)}
-    paths = [path.decode() for path in manifests]
-    found.update(map(normalised, paths))
-    found.update(normalised(location) for location, _ in references.content_files(paths))
+    found.update(normalised(path.decode()) for path in manifests)
+    found.update(normalised(location) for location, _ in references.content_files(manifests))
     # PyIceberg drops what it takes for the query or fragment of a URL
     odd = [location for location in found if "?" in location or "#" in location or ";" in location]
     found.update(re.split(r"[?#;]", location)[0] for location in odd)
