@@ -27,9 +27,9 @@ from pyiceberg.manifest import (
     ManifestWriterV2,
 )
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.table.update.snapshot import _FastAppendFiles
-from pyiceberg.typedef import Record
+from pyiceberg.typedef import EMPTY_DICT, Record
 
 # https://iceberg.apache.org/spec/#reserved-field-ids
 POSITION_DELETE_SCHEMA = pa.schema(
@@ -189,6 +189,18 @@ class _RowDelta(_FastAppendFiles):
     def __init__(self, transaction: Transaction, table: Table, files: list[DataFile], data: Sequence[DataFile]) -> None:
         super().__init__(operation=Operation.DELETE, transaction=transaction, io=table.io)
         self._added_data_files = [*files, *data]  # counted by the summary; written by _manifests below
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        # PyIceberg takes every added file for one of the current spec
+        metadata = self._transaction.table_metadata
+        counted = SnapshotSummaryCollector()
+        for file in self._added_data_files:
+            counted.add_file(file, metadata.schema(), metadata.specs()[file.spec_id])
+        parent = metadata.snapshot_by_id(self._parent_snapshot_id) if self._parent_snapshot_id is not None else None
+        return update_snapshot_summaries(
+            summary=Summary(operation=self._operation, **counted.build(), **snapshot_properties),
+            previous_summary=parent.summary if parent is not None else None,
+        )
 
     def _manifests(self) -> list[ManifestFile]:
         by_spec: defaultdict[int, list[DataFile]] = defaultdict(list)
