@@ -57,10 +57,10 @@ def arm(point: str) -> None:
         real_commit(self, *arguments)
         die()
 
-    def record(self: History, result: Any, *, who: str) -> None:
+    def record(self: History, result: Any, **given: Any) -> None:
         if result.finished_at is not None:
             die()
-        real_record(self, result, who=who)
+        real_record(self, result, **given)
 
     if name in {"write", "half"}:
         PyArrowFileIO.new_output = new_output  # type: ignore[method-assign]
