@@ -112,9 +112,12 @@ async def test_a_mail_says_the_same(desk: Desk, mailbox: SmtpReceiver) -> None:
 async def test_a_cancelled_run_is_told_by_whoever_comes_next(desk: Desk, receiver: HttpReceiver) -> None:
     desk.tell({"urls": [receiver.url()], "on": ["cancelled"]})
     async with desk.service() as service:
-        running = asyncio.create_task(
-            service.maintain([TRADES], progress=lambda *_: running.get_loop().call_soon_threadsafe(running.cancel))
-        )
+        loop = asyncio.get_running_loop()
+
+        def stop(*_: object) -> None:
+            loop.call_soon_threadsafe(running.cancel)
+
+        running = asyncio.create_task(service.maintain([TRADES], progress=stop))
         with pytest.raises(asyncio.CancelledError):
             await running
         assert receiver.messages == []
