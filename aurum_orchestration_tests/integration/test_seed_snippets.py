@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sqlite3
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -11,7 +12,9 @@ from types import CodeType
 from typing import Any
 
 import pytest
+from pyiceberg.utils.config import Config
 
+from aurum_orchestration.errors import ConfigurationError
 from aurum_orchestration.maintenance import (
     BaseMaintenanceBackend,
     MaintenanceConfig,
@@ -125,6 +128,8 @@ async def test_batch_operations(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 CONFIGURATION = """
+from aurum_orchestration.settings import AurumSettings
+
 settings = AurumSettings(
     data_backend=DataBackendSettings(
         trino_host="localhost",
@@ -141,7 +146,6 @@ async def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     names = await run(
         CONFIGURATION,
-        AurumSettings=AurumSettings,
         DataBackendSettings=DataBackendSettings,
         MaintenanceService=MaintenanceService,
     )
@@ -256,7 +260,84 @@ backend = IcebergMaintenanceBackend({
 await backend.connect()
 """
 
+BRIDGED = """
+# This calls the existing aurum.iceberg.maintenance.rewrite_data_files
+result = await backend.execute_iceberg_operation(
+    "rewrite_data_files",
+    "iceberg.market.curve_observation",
+    target_file_size_mb=256,
+    dry_run=True
+)
+"""
 
-async def test_the_bridge_connects_without_reaching_for_anything() -> None:
+
+@pytest.mark.usefixtures("_lake")
+async def test_the_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written, with nothing at that host; which catalog there is says PyIceberg's own configuration."""
+    monkeypatch.setenv("PYICEBERG_CATALOG__ICEBERG__TYPE", "sql")
+    monkeypatch.setenv("PYICEBERG_CATALOG__ICEBERG__URI", f"sqlite:///{tmp_path}/catalog.db")
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # which a new process reads by itself
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as catalog, catalog:
+        catalog.execute("UPDATE iceberg_tables SET catalog_name = 'iceberg'")
+    names = await run(BRIDGE + BRIDGED)
+    assert (names["result"]["rewritten_files"], names["result"]["added_files"]) == (24, 1)
+    assert names["result"]["dry_run"] is True
+    await names["backend"].disconnect()
+
+
+async def test_the_bridge_connects_to_nothing_and_says_what_it_needs_when_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_HOME", str(tmp_path))
     names = await run(BRIDGE)
     assert await names["backend"].health_check()
+    with pytest.raises(ConfigurationError, match="no 'catalog' in its configuration") as needed:
+        await run(BRIDGED, backend=names["backend"])
+    assert "PYICEBERG_CATALOG__ICEBERG__URI" in str(needed.value.hint)
+
+
+BEFORE = """
+from aurum_orchestration.maintenance.iceberg import rewrite_data_files
+
+result = rewrite_data_files(
+    "iceberg.market.curve_observation",
+    target_file_size_mb=256,
+    dry_run=True
+)
+"""
+
+AFTER = """
+from aurum_orchestration.maintenance import MaintenanceService, OperationType
+
+service = MaintenanceService()
+result = await service.execute_maintenance(
+    backend_type="iceberg",
+    operation_type=OperationType.COMPACTION,
+    target_table="iceberg.market.curve_observation",
+    dry_run=True,
+    parameters={"target_file_size_mb": 256}
+)
+"""
+
+
+@pytest.mark.usefixtures("_lake")
+async def test_the_migration_plans_the_same_before_and_after() -> None:
+    before, after = await run(BEFORE), await run(AFTER)
+    await after["service"].close()
+    assert before["result"]["rewritten_files"] == sum(len(step.detail["files"]) for step in after["result"].steps) == 24
+
+
+ENVIRONMENT = """
+AURUM_DATA_BACKEND_TRINO_HOST=localhost
+AURUM_DATA_BACKEND_TRINO_PORT=8080
+AURUM_DATA_BACKEND_ICEBERG_CATALOG=iceberg
+"""
+
+
+async def test_configuration_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in ENVIRONMENT.split():
+        monkeypatch.setenv(*line.split("="))
+    async with MaintenanceService() as service:
+        backend = service.fleet.backends["iceberg"]
+    assert (backend.type, backend.host, backend.port) == ("iceberg", "localhost", 8080)

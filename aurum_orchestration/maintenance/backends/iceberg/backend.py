@@ -113,14 +113,20 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
         with self._opening:
             if self._opened is None:
-                properties = self.config.get("catalog")
-                if properties is None:
-                    raise ConfigurationError(
-                        f"backend {self.name} has no 'catalog' in its configuration",
-                        hint="Give it the PyIceberg properties of its catalog, e.g. catalog: {type: sql, uri: ...}.",
-                    )
-                self._opened = open_catalog(self.name, properties)
+                self._opened = open_catalog(self.name, self._properties())
             return self._opened
+
+    def _properties(self) -> Mapping[str, Any]:
+        from pyiceberg.utils.config import Config
+
+        if "catalog" not in self.config and Config().get_catalog_config(self.name) is None:
+            raise ConfigurationError(
+                f"backend {self.name} has no 'catalog' in its configuration, and PyIceberg's own names none",
+                hint="Give it the PyIceberg properties of its catalog, e.g. catalog: {type: sql, uri: ...}, "
+                f"or set PYICEBERG_CATALOG__{self.name.upper()}__URI.",
+            )
+        properties: Mapping[str, Any] = self.config.get("catalog") or {}
+        return properties
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
         """The catalog's tables, namespaces within namespaces included; what did not change comes from memory."""
