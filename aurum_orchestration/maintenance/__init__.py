@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
     from aurum_orchestration.maintenance.executor import MaintenanceExecutor
     from aurum_orchestration.maintenance.factory import MaintenanceFactory
+    from aurum_orchestration.maintenance.health_checks import HealthCheckProvider, HealthCheckResult
     from aurum_orchestration.maintenance.interfaces import (
         MaintenanceConfig,
         MaintenanceResult,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "BaseMaintenanceBackend": "backends.base",
     "BaseMaintenanceOperation": "operations.base",
+    "HealthCheckProvider": "health_checks",
+    "HealthCheckResult": "health_checks",
     "IcebergMaintenanceBackend": "backends.iceberg.backend",
     "MaintenanceConfig": "interfaces",
     "MaintenanceExecutor": "executor",
@@ -40,6 +43,8 @@ _WHERE = {
 __all__ = [
     "BaseMaintenanceBackend",
     "BaseMaintenanceOperation",
+    "HealthCheckProvider",
+    "HealthCheckResult",
     "IcebergMaintenanceBackend",
     "MaintenanceConfig",
     "MaintenanceExecutor",
