@@ -7,9 +7,11 @@ manifests, see :mod:`~aurum_orchestration.maintenance.backends.iceberg.manifests
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import fastavro
@@ -30,12 +32,13 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import VoidTransform
 from pyiceberg.typedef import Record, TableVersion
 from pyiceberg.types import NestedField
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from aurum_orchestration.errors import CorruptTableError
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.maintenance.backends.iceberg.avro import avro_codec
 
 MAX_CACHED_ENTRIES = 50_000
@@ -60,18 +63,40 @@ class EntryReader:
             if path in self._cached:
                 self._cached.move_to_end(path)
                 return self._cached[path]
-        try:
+        with _decoding(f"manifest {path}"):
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-        except FileNotFoundError as error:
-            raise CorruptTableError(f"manifest {path} is missing") from error
-        except (ValueError, EOFError, OSError, SystemError) as error:
-            raise CorruptTableError(f"manifest {path} cannot be read: {error}") from error
+        if len(entries) < (manifest.added_files_count or 0) + (manifest.existing_files_count or 0):
+            raise CorruptTableError(f"manifest {path} is cut short: it lists fewer files than its manifest list says")
         with self._lock:
             self._cached[path] = entries
             self._count += len(entries)
             while self._count > MAX_CACHED_ENTRIES and len(self._cached) > 1:
                 self._count -= len(self._cached.popitem(last=False)[1])
         return entries
+
+
+def manifests_of(snapshot: Snapshot, io: FileIO) -> list[ManifestFile]:
+    """The manifests of a snapshot. Raises CorruptTableError, BackendUnavailableError."""
+    with _decoding(f"manifest list {snapshot.manifest_list}"):
+        return snapshot.manifests(io)
+
+
+@contextlib.contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turns what PyIceberg raises while it reads a metadata file into the package's errors.
+
+    Its decoder stumbles over garbage with whatever comes first: ValueError, KeyError, SystemError, zlib's own.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptTableError(f"{what} is missing") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise CorruptTableError(f"{what} cannot be read: {error.strerror or error}") from error
+    except OSError as error:
+        raise BackendUnavailableError(f"{what} cannot be read: {error}") from error
+    except Exception as error:
+        raise CorruptTableError(f"{what} cannot be read: {error or type(error).__name__}") from error
 
 
 def partition_key(file: DataFile) -> tuple[int, str]:
@@ -204,12 +229,8 @@ def _file_record(file: DataFile, version: int, partition_names: list[str], with_
         "partition": {name: _plain(file.partition[index]) for index, name in enumerate(partition_names)},
         "record_count": file.record_count,
         "file_size_in_bytes": file.file_size_in_bytes,
-        "column_sizes": _pairs(file.column_sizes),
-        "value_counts": _pairs(file.value_counts),
-        "null_value_counts": _pairs(file.null_value_counts),
-        "nan_value_counts": _pairs(file.nan_value_counts),
-        "lower_bounds": _pairs(file.lower_bounds),
-        "upper_bounds": _pairs(file.upper_bounds),
+        # PyIceberg's listing of entries wants a map, be it empty
+        **{name: _pairs(getattr(file, name) if with_metrics else {}) for name in _METRICS},
         "key_metadata": file.key_metadata,
         "split_offsets": _array(file.split_offsets),
         "equality_ids": _array(file.equality_ids),
