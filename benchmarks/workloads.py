@@ -91,13 +91,15 @@ def nested(rng: np.random.Generator, rows: int, _: Path) -> pa.Table:
     )
 
 
+def _tpchgen() -> str | None:
+    """Where the generator of TPC-H tables is: in this Python's environment or on the path."""
+    return shutil.which("tpchgen-cli", path=str(Path(sys.executable).parent)) or shutil.which("tpchgen-cli")
+
+
 def lineitem(_: np.random.Generator, __: int, scratch: Path) -> pa.Table:
     """TPC-H lineitem at scale factor 1, without the dictionaries and the field ids of its generator."""
-    command = (
-        shutil.which("tpchgen-cli", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin") or "tpchgen-cli"
-    )
     subprocess.run(
-        [command, "-s", "1", "--tables", "lineitem", "--format", "parquet", "--output-dir", str(scratch)],
+        [_tpchgen() or "tpchgen-cli", "parquet", "-s", "1", "--tables", "lineitem", "--output-dir", str(scratch)],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -216,7 +218,7 @@ def main() -> None:
     else:
         found: list[dict[str, Any]] = []
         for name in [arguments.name] if arguments.name else WORKLOADS:
-            if name == "lineitem" and shutil.which("tpchgen-cli") is None:
+            if name == "lineitem" and _tpchgen() is None:
                 print("lineitem is left out: no command tpchgen-cli (pip install tpchgen-cli)", file=sys.stderr)
                 continue
             with tempfile.TemporaryDirectory() as scratch:
