@@ -62,8 +62,10 @@ class Worker:
         return getattr(self._java.org.apache.iceberg.expressions.Expressions, operator)(column, value)
 
     def _text(self, cell: Any) -> str:
-        if hasattr(cell, "getClass") and "ByteBuffer" in cell.getClass().getName():  # which prints only its size
-            cell = bytes(cell.array())
+        if hasattr(cell, "getClass"):
+            if "ByteBuffer" not in cell.getClass().getName():
+                return str(cell.toString())
+            cell = bytes(cell.array())  # as text it has only its size
         return cell.hex() if isinstance(cell, bytes | bytearray) else str(cell)
 
     def _table(self, session: int, table: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,15 @@ def test_killed_and_carried_on(lake: Lakeside, point: str, default: int, old_lef
     assert again.status == ("skipped" if point == "record" else "completed"), again.problem
     assert set(specs_of_files(table)) == {1}
     assert table.scan(selected_fields=("id",)).to_arrow().column("id").to_numpy().sum() == rows
+
+
+@pytest.mark.parametrize("rewrite", [True, False])
+def test_metadata_that_a_commit_would_drop_is_a_reason_to_refuse(lake: Lakeside, rewrite: bool) -> None:
+    table = regional(lake)
+    path = Path(table.metadata_location.removeprefix("file://"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "of-tomorrow": {"kept": True}}))
+    before = path.read_text()
+    result = lake.run("partition_evolution", spec=["bucket(4, id)"], rewrite=rewrite)
+    assert result.status == "skipped"
+    assert "of-tomorrow" in (result.reason or "")
+    assert (table.refresh().metadata_location, path.read_text()) == (f"file://{path}", before)

@@ -10,7 +10,7 @@ from aurum_orchestration_tests.integration.java.conftest import SharedLake
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
 
-WRITING = {"compaction", "manifests", "retention", "backup"}
+WRITING = {"compaction", "manifests", "retention", "backup", "partition_evolution"}
 """What would write manifests or metadata of version 3."""
 
 
@@ -47,6 +47,9 @@ async def test_every_operation_is_right_or_refused(lake: SharedLake) -> None:
         assert lake.load().metadata_location == location
         assert lake.rows(columns="_row_id, _last_updated_sequence_number, *") == lineage, operation
     assert not stray.exists()
+    result = await lake.maintain("partition_evolution", rewrite=False)
+    assert result.status == MaintenanceStatus.SKIPPED, result.problem
+    assert "version 3" in (result.reason or "")
     lake.sql("DELETE FROM lake.ns.t WHERE id = 47")
     lake.sql("CALL lake.system.rewrite_data_files(table => 'ns.t', options => map('rewrite-all', 'true'))")
     assert lake.rows(columns="_row_id, id").total() == 47

@@ -14,6 +14,7 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.plan import plan_c
 from aurum_orchestration.maintenance.backends.iceberg.compact.state import TableState, read_state
 from aurum_orchestration.maintenance.backends.iceberg.entries import EntryReader
 from aurum_orchestration.maintenance.backends.iceberg.evolution.change import Evolution, evolution_of
+from aurum_orchestration.maintenance.backends.iceberg.lossless import refuse_lossy_commit
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionParameters
 from aurum_orchestration.maintenance.planner.words import count
@@ -27,10 +28,12 @@ _RISK = "None for rows: files of older specs stay readable, and `aurum undo` set
 def plan_evolution(table: Table, table_id: TableId, parameters: PartitionEvolutionParameters) -> MaintenancePlan:
     """The plan for the table as it is.
 
-    Raises RequestError for a spec that cannot be, UnsupportedError when there would be too many partitions, or
-    files that cannot be rewritten.
+    Raises RequestError for a spec that cannot be, UnsupportedError when there would be too many partitions,
+    files that cannot be rewritten, or metadata that the commit would drop.
     """
     evolution = evolution_of(table, parameters)
+    if evolution.updates:
+        refuse_lossy_commit(table)
     state = read_state(evolution.after, EntryReader(table.io))
     rewriting = plan_compaction(state, table_id, parameters.compaction(), only_old_specs=True)
     old = [item.data_file for item in state.data if item.data_file.spec_id != state.spec.spec_id]
