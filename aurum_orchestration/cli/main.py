@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Period(StrEnum):
+    """What ``aurum maintenance --schedule`` takes."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
 
 
 @dataclass(frozen=True)
@@ -202,6 +211,49 @@ def run(
 
     session, budget = _session(context, output, fleet, verbose), Budget.of(max_tables, max_minutes, max_gib)
     commands.maintain(session, table or (), operation or (), parameter or (), budget, dry_run=dry_run)
+
+
+@app.command(cls=OperationsCommand)
+def maintenance(
+    context: typer.Context,
+    *,
+    operation: options.MaintenanceOperations = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Do vacuum, reindex, cleanup, logs, sessions, views, stats, bloat and backup, in this order, on the "
+            "SQL backends or those that --backend names.",
+        ),
+    ] = False,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this backend, by name or type. Repeat for several."),
+    ] = None,
+    table: options.Tables = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    schedule: Annotated[
+        Period | None,
+        typer.Option(help="Instead of doing anything now, switch a schedule of Dagster's on. Needs DAGSTER_HOME."),
+    ] = None,
+    output: options.ObjectOutput = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Do operations one after the other over whole backends.
+
+    Goes on after a failure. Prints one object per operation, with counts added up over its tables.
+    """
+    session = _session(context, output, fleet, verbose)
+    if schedule is not None:
+        from aurum_orchestration.cli import scheduling
+
+        others = bool(operation or everything or backend or table)
+        scheduling.schedule(session, schedule, alone=not others, dry_run=dry_run)
+        return
+    from aurum_orchestration.cli import maintenance as upkeep
+
+    upkeep.maintenance(session, upkeep.Asked(operation or (), everything, backend or (), table or (), dry_run))
 
 
 @app.command(cls=OperationsCommand)

@@ -37,6 +37,14 @@ RunOperations = Annotated[
         "Default: what each table needs by its policy.",
     ),
 ]
+MaintenanceOperations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--operation",
+        metavar="NAME",
+        help="Do this operation, whatever cooldown and windows say. Repeat for several: they are done in this order.",
+    ),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option(

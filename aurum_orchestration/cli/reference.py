@@ -16,6 +16,7 @@ from typer.cli import get_docs_for_click
 
 from aurum_orchestration import errors
 from aurum_orchestration.cli.main import app
+from aurum_orchestration.cli.scheduling import SwitchedSchedule
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.checks import CHECKS, ChecksPolicy
 from aurum_orchestration.maintenance.explanation import TableExplanation
@@ -24,6 +25,7 @@ from aurum_orchestration.maintenance.health_checks import DoctorReport
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.operations.floors import Floor
 from aurum_orchestration.maintenance.shapes import HistoryEntry, OperationReport, Shape, TableEntry, TableStatus
+from aurum_orchestration.maintenance.summary import MaintenanceSummary
 
 FOLDER = "docs/reference"
 SHAPES: dict[str, tuple[type[Shape], str]] = {
@@ -33,10 +35,12 @@ SHAPES: dict[str, tuple[type[Shape], str]] = {
     "discover": (TableEntry, "aurum discover --output json"),
     "explain": (TableExplanation, "aurum explain --output json"),
     "doctor": (DoctorReport, "aurum doctor --output json"),
+    "maintenance": (MaintenanceSummary, "aurum maintenance --output json"),
+    "schedule": (SwitchedSchedule, "aurum maintenance --schedule daily|weekly|monthly --output json"),
 }
 """File name -> the shape of the array's entries (of the one object: see OBJECTS), and the commands that print it."""
 
-OBJECTS = frozenset({"doctor", "explain"})
+OBJECTS = frozenset({"doctor", "explain", "maintenance"})
 """What is printed as one object."""
 
 _MADE = "<!-- Made by `make docs` from aurum_orchestration/cli/reference.py. Change the code, not this page. -->"

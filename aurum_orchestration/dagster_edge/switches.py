@@ -33,7 +33,8 @@ def switched_on() -> list[Finding]:
             warning(
                 "switches",
                 "no schedule and no sensor is on: nothing starts by itself",
-                "Switch them on in the Dagster UI under Automation.",
+                "Switch them on in the Dagster UI under Automation, by `aurum maintenance --schedule daily`, or by "
+                "automation in fleet.yaml.",
             )
         ]
     return [ok("switches", f"{len(running):,} on: {', '.join(running)}")]

@@ -13,7 +13,7 @@ from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration_tests.command import aurum, aurum_process, finished
 from aurum_orchestration_tests.golden import assert_golden
 
-COMMANDS = ("status", "plan", "run", "history", "discover")
+COMMANDS = ("status", "plan", "run", "history", "discover", "maintenance")
 HEAVY = ("pyiceberg", "pyarrow", "dagster", "sqlalchemy", "alembic", "numpy")
 
 

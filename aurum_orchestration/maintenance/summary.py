@@ -1,0 +1,104 @@
+"""What ``aurum maintenance`` prints: one object per operation, over all tables it was done to."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.planner.words import count
+from aurum_orchestration.maintenance.shapes import Shape
+
+_WORST_FIRST = (
+    MaintenanceStatus.FAILED,
+    MaintenanceStatus.CANCELLED,
+    MaintenanceStatus.COMPLETED,
+    MaintenanceStatus.PLANNED,
+    MaintenanceStatus.SKIPPED,
+)
+
+
+class _Counting(BaseModel):
+    """Counts stand beside the other keys, under the names of docs/metrics.md."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_serialization_defaults_required=True)
+    __pydantic_extra__: dict[str, int | float]
+
+
+class TableSummary(_Counting):
+    """One table, or one group of rules, in the ``details`` of an operation, with its own counts."""
+
+    status: MaintenanceStatus
+    message: str = Field(description="What was done and why, or why nothing was.")
+
+
+class OperationSummary(_Counting):
+    """One operation over all tables, with the counts added up: ``files_rewritten``, ``rows_deleted``, ..."""
+
+    status: MaintenanceStatus = Field(
+        description="failed or cancelled when one table was, else completed, else planned, else skipped."
+    )
+    operation: str
+    message: str = Field(description="How many tables ended how, or why there was nothing to do.")
+    details: dict[str, TableSummary] = Field(description="By table id.")
+    errors: list[ProblemDetail] = Field(description="What went wrong, with its table.")
+
+    @classmethod
+    def of(cls, operation: str, results: Sequence[MaintenanceResult], nothing: str = "") -> OperationSummary:
+        """The summary of an operation's results; ``nothing`` says why there are none."""
+        statuses = Counter(result.status for result in results)
+        status = next((one for one in _WORST_FIRST if statuses[one]), MaintenanceStatus.SKIPPED)
+        told = ", ".join(f"{statuses[one]:,} {one}" for one in _WORST_FIRST if statuses[one])
+        sums: Counter[str] = Counter()
+        for result in results:
+            sums.update(_finite(result.metrics))
+        return cls(
+            status=status,
+            operation=operation,
+            message=f"{count(len(results), 'table')}: {told}" if results else nothing,
+            details={result.config.target_table: _table(result) for result in results},
+            errors=[result.problem for result in results if result.problem is not None],
+            **_numbers(sums),
+        )
+
+
+class SummaryMetadata(BaseModel):
+    """When it was, how long it took, and on what."""
+
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+
+    timestamp: datetime = Field(description="When it began, in UTC.")
+    duration_seconds: float
+    dry_run: bool
+    database: str | list[str] = Field(description="Name of the backend; a list when it was not exactly one.")
+
+
+class MaintenanceSummary(Shape):
+    """What ``aurum maintenance`` did. Each further key is the name of an operation, in the order they were done."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_serialization_defaults_required=True)
+    __pydantic_extra__: dict[str, OperationSummary]
+
+    metadata: SummaryMetadata
+
+    @property
+    def operations(self) -> Mapping[str, OperationSummary]:
+        """The operations by name."""
+        return self.__pydantic_extra__
+
+
+def _table(result: MaintenanceResult) -> TableSummary:
+    return TableSummary(status=result.status, message=result.reason, **_numbers(_finite(result.metrics)))
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, int | float]:
+    return {name: int(value) if float(value).is_integer() else value for name, value in metrics.items()}
