@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo ui test bench bench-peers bench-compare check docs lock clean
+.PHONY: help setup demo ui test bench bench-peers bench-compare check docs pictures lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -48,6 +48,10 @@ check: $(STAMP) ## Lint, format, types, dead and duplicated code, drift of gener
 
 docs: $(STAMP) ## Write the generated docs anew.
 	@$(BIN)/python tools/generate_docs.py
+
+pictures: $(STAMP) ## Take the pictures of Dagster in docs/images anew (needs Chromium; makes the demo where there is none).
+	@test -f $(DEMO)/demo.json || $(MAKE) demo
+	@$(BIN)/python tools/pictures.py
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform linux --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet

