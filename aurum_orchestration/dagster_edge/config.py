@@ -49,7 +49,7 @@ class HealthConfig(dg.Config):
     )
     checks: Literal["changed", "all", "none"] = Field(
         default="changed",
-        description="Which asset checks of the tables are told anew: those whose table or outcome changed, all, or none.",
+        description="Which asset checks are told anew: those whose table or outcome changed, all, or none.",
     )
 
 

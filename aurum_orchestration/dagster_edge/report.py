@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import dagster as dg
 
+from aurum_orchestration.dagster_edge.chart import Bar, chart
 from aurum_orchestration.errors import AurumError, ProblemDetail
 from aurum_orchestration.maintenance.interfaces import Decision, MaintenanceResult, MaintenanceStatus, TableHealth
 
@@ -31,6 +32,9 @@ def run_metadata(results: Sequence[MaintenanceResult], notes: Sequence[str] = ()
     """Metadata of a run that carried out operations: the table of them, and its sums as numbers."""
     counts = Counter(result.status for result in results)
     metadata: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.md(operations_report(results, notes))}
+    picture = chart(_bars(results), "Files before and after")
+    if picture:
+        metadata["picture"] = dg.MetadataValue.md(picture)
     metadata.update({f"tables_{status}": dg.MetadataValue.int(counts[status]) for status in _ORDER if counts[status]})
     rewritten, added = _total(results, "files_rewritten"), _total(results, "files_added")
     if rewritten:
@@ -77,6 +81,17 @@ def failure_text(results: Sequence[MaintenanceResult]) -> str:
     named = "; ".join(f"{name(result)}: {_why(result)}" for result in bad[:20])
     more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
     return f"{len(bad)} of {_things(results)} went wrong, the others are done. {named}{more}"
+
+
+def _bars(results: Sequence[MaintenanceResult]) -> list[Bar]:
+    """Of each table whose files were rewritten, how many there were of them before and after, over all operations."""
+    bars: dict[str, Bar] = {}
+    for result in results:
+        name, before = result.config.target_table, result.metrics.get("files_rewritten", 0.0)
+        if before and result.status not in {MaintenanceStatus.PLANNED, MaintenanceStatus.SKIPPED}:
+            known = bars.get(name, Bar(name, 0, 0))
+            bars[name] = Bar(name, known.before + before, known.after + result.metrics.get("files_added", 0.0))
+    return list(bars.values())
 
 
 def _worst_first(results: Sequence[MaintenanceResult]) -> list[MaintenanceResult]:

@@ -1,0 +1,1 @@
+"""A project with assets of its own, which lets the tables that they are written to be maintained."""
