@@ -73,7 +73,7 @@ class _Done:
             dry_run=self.asked.dry_run,
             database=self.backends[0] if len(self.backends) == 1 else self.backends,
         )
-        return MaintenanceSummary(metadata=metadata, **self.summaries)  # type: ignore[arg-type]
+        return MaintenanceSummary(metadata=metadata, **self.summaries)
 
 
 def maintenance(session: Session, asked: Asked) -> None:
