@@ -665,7 +665,7 @@ async def test_a_cancel_while_recording_waits_for_the_record(
     loop = asyncio.get_running_loop()
     record = history.record
 
-    def slow(result: MaintenanceResult, *, who: str) -> None:
+    def slow(result: MaintenanceResult, *, who: str, notices: object) -> None:
         loop.call_soon_threadsafe(reached.set)
         assert go.wait(SOON)
         record(result, who=who)
