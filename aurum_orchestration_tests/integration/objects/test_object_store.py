@@ -76,6 +76,7 @@ def strays_in(store: ObjectStore, table: Table) -> set[str]:
     return {path for path in store.objects(bucket) if "stray" in path}
 
 
+@pytest.mark.thorough
 def test_orphans_are_deleted_by_the_thousand(s3: ObjectStore, proxy: Proxy, table: Table) -> None:
     append_numbers(table, files=2)
     put(s3, table, 1200)
@@ -106,7 +107,9 @@ def test_a_quarantine_and_the_way_back(s3: ObjectStore, proxy: Proxy, table: Tab
     assert set(s3.objects(paths[0].split("/")[0])) == before
 
 
-@pytest.mark.parametrize("scheme", ["s3a", "s3n", "s3"])
+@pytest.mark.parametrize(
+    "scheme", ["s3a", pytest.param("s3n", marks=pytest.mark.thorough), pytest.param("s3", marks=pytest.mark.thorough)]
+)
 def test_one_store_has_three_names(s3: ObjectStore, table: Table, scheme: str) -> None:
     """Data files recorded as s3a:// by another engine are no orphans of a table at s3://."""
     own = table.location().replace("s3://", f"{scheme}://")
@@ -130,6 +133,7 @@ def compact(table: Table) -> Any:
     return carry_out(compaction.execution(plan, table.catalog.load_table("ns.t")))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", [slow_down, hangs_up])
 def test_what_passes_is_not_even_noticed(proxy: Proxy, table: Table, how: Any) -> None:
     append_numbers(table, files=6)
@@ -140,6 +144,7 @@ def test_what_passes_is_not_even_noticed(proxy: Proxy, table: Table, how: Any) -
     assert (table.refresh().scan().to_arrow().num_rows, len(table.inspect.files())) == (60, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "broken", [r"^GET .*\.parquet", r"^GET .*\.avro", r"^(PUT|POST) .*\.parquet", r"^PUT .*\.avro"]
 )
