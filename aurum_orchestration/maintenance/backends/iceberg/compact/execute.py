@@ -178,7 +178,8 @@ class CompactionUnit(Unit):
             return CopyingRewrite(*given, with_checksum=verify, deletions=found)
         if found.applied:
             return FoldingRewrite(*given, with_checksum=verify, deletions=found)
-        return Rewrite(*given, with_checksum=verify)
+        alone = len(execution.plan.steps) == 1 and execution.workers > 1
+        return Rewrite(*given, with_checksum=verify, ahead=alone)
 
     def stage(self, run: RunContext) -> None:
         """Write the replacement files."""

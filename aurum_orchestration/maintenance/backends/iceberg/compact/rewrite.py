@@ -6,6 +6,7 @@ Memory is bounded by one row group being filled and one being written, whatever 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,11 @@ class Source:
 
 
 class Rewrite:
-    """The rewrite of one group of files into a :class:`RollingWriter`."""
+    """The rewrite of one group of files into a :class:`RollingWriter`.
+
+    With ``ahead`` a row group is digested and written in a second thread while the next one is read. That takes
+    the memory of one more row group: it is for a group that has no others beside it.
+    """
 
     method = "row-count+sequence-digest"
     """How :meth:`read_back` compares: row group by row group, whose rows stand in the order in which they were read."""
@@ -55,9 +60,11 @@ class Rewrite:
         location: Callable[[str], str],
         *,
         with_checksum: bool,
+        ahead: bool = False,
     ) -> None:
         self._io, self._sources, self._schema, self._options = io, sources, schema, options
         self._with_checksum = with_checksum
+        self._behind = _Behind() if ahead else None
         self._mapping = sources[0].mapping if sources else None
         self._total = sum(source.bytes for source in sources) or 1
         self._decoded: float = self._total
@@ -91,7 +98,7 @@ class Rewrite:
                     while start < piece.num_rows:
                         room = group.room(self._options, memory, stored)
                         if room < 1 and group.pieces:
-                            self._flush(group.pieces, done)
+                            self._hand_over(group.pieces, done)
                             group = RowGroup()
                             continue
                         part = piece.slice(start, max(room, 1))
@@ -100,11 +107,22 @@ class Rewrite:
                         done += part.num_rows * stored
                 on_read(source.bytes)
             if group.pieces:
-                self._flush(group.pieces, done)
+                self._hand_over(group.pieces, done)
+            if self._behind is not None:
+                self._behind.close()
             self._writer.close()
         except BaseException:
+            if self._behind is not None:
+                self._behind.abandon()
             self._writer.abandon()
             raise
+
+    def _hand_over(self, pieces: list[pa.Table], done: float) -> None:
+        """Write a row group, behind the reading of the next one if that is wanted."""
+        if self._behind is None:
+            self._flush(pieces, done)
+        else:
+            self._behind.do(lambda: self._flush(pieces, done))
 
     def _pieces(self, reader: GroupReader, source: Source) -> Iterator[pa.Table]:
         """The rows of a source that have to be decoded."""
@@ -146,6 +164,33 @@ class Rewrite:
     def metrics(self) -> dict[str, float]:
         """What this way of rewriting counts besides files and rows."""
         return {}
+
+
+class _Behind:
+    """Does one thing at a time in a thread of its own, while its user goes on with the next."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="row-group")
+        self._doing: Future[None] | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Begin ``work`` once what was begun before is done. Raises what that raised."""
+        self._wait()
+        self._doing = self._pool.submit(work)
+
+    def close(self) -> None:
+        """Wait for the last. Raises what it raised."""
+        self._wait()
+        self._pool.shutdown()
+
+    def abandon(self) -> None:
+        """Wait for the last, whatever becomes of it."""
+        self._pool.shutdown()
+
+    def _wait(self) -> None:
+        doing, self._doing = self._doing, None
+        if doing is not None:
+            doing.result()
 
 
 def columns_of(file: pq.ParquetFile, number: int) -> Iterator[pa.ChunkedArray]:
