@@ -34,7 +34,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 def names(definitions: dg.Definitions) -> set[str]:
     repository = definitions.get_repository_def()
-    return {one.name for one in (*repository.get_all_jobs(), *repository.schedule_defs, *repository.sensor_defs)}
+    jobs = {job.name for job in repository.get_all_jobs()}
+    return jobs | {one.name for one in repository.schedule_defs} | {one.name for one in repository.sensor_defs}
 
 
 def test_the_last_right_file_goes_on_and_the_mistake_is_told(

@@ -12,10 +12,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 ROOT = Path(__file__).parents[2]
 SMALL_DEMO = "8"
 """Days of data that `make demo` loads here."""
+
+EVERYWHERE = {"README.md", "docs/quickstart.md"}
+"""Pages that make the demo and run also where there is little time."""
 
 _BLOCK = re.compile(
     r"(?:<!-- not run by tests: (?P<reason>[^\n]+?) -->\n+)?^```(?P<language>bash|python)\n(?P<text>.*?)^```$",
@@ -35,6 +39,12 @@ def pages() -> list[str]:
     """Pages with something to run. README comes first."""
     every = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [str(page.relative_to(ROOT)) for page in every if blocks(page.read_text())]
+
+
+def as_tests() -> list[ParameterSet]:
+    """The pages; a guide that makes the demo for itself takes its time."""
+    guides = {page for page in pages() if "make demo" in (ROOT / page).read_text()} - EVERYWHERE
+    return [pytest.param(page, marks=[pytest.mark.thorough] if page in guides else []) for page in pages()]
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def newcomer(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home), "DAYS": SMALL_DEMO}
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", as_tests())
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.timeout(600)
 def test_the_commands_and_snippets_of_a_page_run(page: str, copy: Path, tmp_path: Path) -> None:
@@ -87,7 +97,7 @@ def test_the_commands_and_snippets_of_a_page_run(page: str, copy: Path, tmp_path
 
 
 def test_readme_and_quickstart_have_something_to_run() -> None:
-    assert {"README.md", "docs/quickstart.md"} <= set(pages())
+    assert set(pages()) >= EVERYWHERE
     assert blocks((ROOT / "README.md").read_text()) == ["make demo\n"]
 
 

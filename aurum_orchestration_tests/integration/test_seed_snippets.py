@@ -15,6 +15,7 @@ import pytest
 from pyiceberg.utils.config import Config
 
 from aurum_orchestration.errors import ConfigurationError
+from aurum_orchestration.fleet.config import IcebergBackendConfig
 from aurum_orchestration.maintenance import (
     BaseMaintenanceBackend,
     MaintenanceConfig,
@@ -340,4 +341,5 @@ async def test_configuration_by_the_environment(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(*line.split("="))
     async with MaintenanceService() as service:
         backend = service.fleet.backends["iceberg"]
+    assert isinstance(backend, IcebergBackendConfig)
     assert (backend.type, backend.host, backend.port) == ("iceberg", "localhost", 8080)

@@ -59,7 +59,9 @@ def _make(folder: Path, tell: Tell) -> None:
         fetch(jar, folder / "jars")
 
 
-ENGINE = Engine("spark", "Spark with Iceberg", f"{SPARK}-{ICEBERG}", "2 to 4 minutes, 0.5 GB, with Java and Maven", _make)
+ENGINE = Engine(
+    "spark", "Spark with Iceberg", f"{SPARK}-{ICEBERG}", "2 to 4 minutes, 0.5 GB, with Java and Maven", _make
+)
 
 
 class SparkError(Exception):

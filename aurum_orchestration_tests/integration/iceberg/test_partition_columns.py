@@ -53,8 +53,9 @@ NORTH = Record("north", DAY, AT, Decimal("-1.25"), True)
 
 def hive_table(catalog: SqlCatalog, files: int = 3) -> Table:
     """Partitioned by identity of every column but ``id``, which is all that the files hold."""
-    identities = [(source, IdentityTransform(), f"p{source}") for source in range(2, 7)]
-    table = make_table(catalog, SCHEMA, spec=spec_of(*identities))
+    table = make_table(
+        catalog, SCHEMA, spec=spec_of(*((source, IdentityTransform(), f"p{source}") for source in range(2, 7)))
+    )
     append_stored(table, [only_ids([number * 2, number * 2 + 1]) for number in range(files)], NORTH)
     return table.refresh()
 

@@ -42,7 +42,8 @@ def test_what_the_metadata_tells(given: dict[str, Any], words: str | None) -> No
 def test_what_the_files_tell() -> None:
     assert refusal(File(), File("parquet")) is None
     assert refusal(File(), File("orc"), File("ORC"), File("AVRO")) == (
-        "1 AVRO and 2 ORC data files are among those to be rewritten; only Parquet can be read, Spark reads ORC and Avro too"
+        "1 AVRO and 2 ORC data files are among those to be rewritten; "
+        "only Parquet can be read, Spark reads ORC and Avro too"
     )
     assert refusal(File(key_metadata=b"k")) == "1 of the data files to be rewritten are encrypted"
 
@@ -53,4 +54,6 @@ def test_pyicebergs_own_files_are_understood() -> None:
     assert refusal(file) is None
     file = DataFile.from_args(file_format=FileFormat.ORC, key_metadata=None)
     file.spec_id = 0
-    assert refusal(file) == "1 ORC data files are among those to be rewritten; only Parquet can be read, Spark reads ORC and Avro too"
+    assert refusal(file) == (
+        "1 ORC data files are among those to be rewritten; only Parquet can be read, Spark reads ORC and Avro too"
+    )
