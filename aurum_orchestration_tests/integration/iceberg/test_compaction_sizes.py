@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pyiceberg.types import LongType, NestedField, StringType
 
 from aurum_orchestration.maintenance.backends.iceberg.arrow_types import arrow_schema
 from aurum_orchestration.maintenance.backends.iceberg.compact.rewrite import Rewrite, Source
-from aurum_orchestration.maintenance.backends.iceberg.compact.writer import WriteOptions
+from aurum_orchestration.maintenance.backends.iceberg.compact.writer import OpenFile, WriteOptions
 from aurum_orchestration.maintenance.interfaces import RunContext
 from aurum_orchestration.maintenance.operations.compaction import MIB
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE, files_out, is_small
@@ -146,6 +147,56 @@ def test_row_groups_are_bounded_by_what_they_take_in_memory(tmp_path: Path) -> N
     assert sum(groups) == 60_000
     assert max(groups) * 30 * 8 <= MIB
     assert rewrite.read_back(RunContext("operation-1")) == rewrite.before
+
+
+def in_many_groups(tmp_path: Path, ahead: bool) -> Rewrite:
+    """The rewrite of a file of 50,000 numbers in rising order into row groups of a tenth."""
+    schema = arrow_schema(NUMBERS)
+    path = tmp_path / "numbers.parquet"
+    pq.write_table(pa.table([pa.array(range(50_000)), pa.nulls(50_000, pa.string())], schema=schema), path)
+    return Rewrite(
+        PyArrowFileIO(),
+        [Source(f"file://{path}", path.stat().st_size, 50_000)],
+        schema,
+        WriteOptions.of({"write.parquet.row-group-limit": "5000"}, 128 * MIB, Schema()),
+        lambda name: f"file://{tmp_path}/out-{name}",
+        with_checksum=True,
+        ahead=ahead,
+    )
+
+
+def test_row_groups_written_behind_the_reading_are_the_same(tmp_path: Path) -> None:
+    written = []
+    for ahead in (False, True):
+        rewrite = in_many_groups(tmp_path, ahead)
+        rewrite.run(RunContext("operation-1"))
+        assert rewrite.read_back(RunContext("operation-1")) == rewrite.before
+        (file,) = rewrite.files
+        assert file.metadata.num_row_groups == 10
+        written.append((rewrite.before, pq.read_table(file.location.removeprefix("file://"))))
+    assert written[0] == written[1]
+    assert written[0][1].column("id").to_pylist() == list(range(50_000))
+
+
+@pytest.mark.parametrize("failing", [1, 5, 10])
+def test_what_a_write_behind_the_reading_raises_is_raised(
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    write = OpenFile.write
+
+    def refuse(self: OpenFile, table: pa.Table) -> None:
+        calls.append(table)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "full")
+        write(self, table)
+
+    monkeypatch.setattr(OpenFile, "write", refuse)
+    rewrite = in_many_groups(tmp_path, ahead=True)
+    with pytest.raises(OSError, match="full"):
+        rewrite.run(RunContext("operation-1"))
+    assert len(calls) == failing
+    assert rewrite.files == []
 
 
 def test_progress_counts_the_bytes_of_all_groups(catalog: SqlCatalog) -> None:
