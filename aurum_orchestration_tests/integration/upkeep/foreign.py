@@ -28,8 +28,12 @@ def rewrite_in_place(table: Table, manifest: str, change: Callable[[Json, list[A
     change(data_file, records)
     schema.pop("__fastavro_parsed__", None)
     schema.pop("__named_schemas", None)
-    with path.open("wb") as stream:
-        fastavro.writer(stream, schema, records, codec="deflate", metadata=header)
+    recorded = path.stat().st_size
+    for padding in (0, recorded):  # a manifest shorter than its list records is a damaged one
+        with path.open("wb") as stream:
+            fastavro.writer(stream, schema, records, codec="deflate", metadata={**header, "padding": "-" * padding})
+        if path.stat().st_size >= recorded:
+            return
 
 
 def add_field(name: str, id_: int, kind: str, value: Any) -> Callable[[Json, list[Any]], None]:

@@ -302,19 +302,21 @@ async def test_a_store_that_is_away_for_a_while_stops_commits_until_it_is_back(
     table = make_table(12)
     rows = table.rows()
 
-    def rename(old: str, new: str) -> None:
-        with sqlite3.connect(tmp_path / "history.db") as store:
-            store.execute(f"alter table {old} rename to {new}")
-        store.close()
+    store, kept = tmp_path / "history.db", tmp_path / "kept"
 
     def take_away(_: int, __: RunContext) -> None:
         if not backend.commits:
-            rename("aurum_leases", "elsewhere")
+            kept.mkdir()
+            for file in tmp_path.glob("history.db*"):
+                file.rename(kept / file.name)
+            store.mkdir()  # which is there and cannot be opened
 
     def bring_back(number: int, _: RunContext) -> None:
         if number == 2:
             assert backend.commits == [1]
-            rename("elsewhere", "aurum_leases")
+            store.rmdir()
+            for file in kept.iterdir():
+                file.rename(tmp_path / file.name)
 
     backend.hooks.update(committed=take_away, plan=bring_back)
     result = await run(executor, backend, compact(max_concurrent_groups=1))

@@ -449,7 +449,7 @@ async def test_without_a_readable_history_decisions_are_made_and_applies_refused
     assert "without the history" in caplog.text
     (result,) = await lake.service.maintain()
     assert result.problem is not None
-    assert result.problem.type == "history-unavailable"
+    assert result.problem.type == "history-unusable"
 
 
 async def test_cancelling_a_round_ends_everything_and_tells_what_was_cancelled(lake: Lake) -> None:
