@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo ui test bench bench-peers bench-compare check docs pictures lock clean
+.PHONY: help setup demo ui test test-thorough bench bench-peers bench-compare check docs pictures lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -33,6 +33,9 @@ test: $(STAMP) ## Run the tests with coverage, and hold the coverage floors.
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
 	@$(BIN)/python tools/coverage_floor.py
+
+test-thorough: $(STAMP) ## Run the long tests too: kills at every step, a minute of writers, many random histories.
+	@AURUM_THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: $(STAMP) ## Measure the figures; results go to benchmarks/results.
 	@$(BIN)/python -m benchmarks.run

@@ -16,11 +16,11 @@ from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_serv
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
-NOT_THOROUGH = "takes long: AURUM_THOROUGH=1 runs it"
+NOT_THOROUGH = "takes long: make test-thorough runs it"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the long tests to AURUM_THOROUGH=1, which CI sets; the summary counts them as skipped."""
+    """Leave the long tests to AURUM_THOROUGH=1 (`make test-thorough`); the summary counts them as skipped."""
     if os.environ.get("AURUM_THOROUGH") == "1":
         return
     for item in items:
