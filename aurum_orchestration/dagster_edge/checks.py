@@ -4,6 +4,8 @@ A check is an entry in the snapshot of the code location: which ones a table has
 holds, is what loading 10,000 tables costs (docs/adr/0006).
 """
 
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -34,6 +36,8 @@ DESCRIPTIONS: Mapping[CheckName, str] = {
     "debt": "The debt score: 0 (nothing to win) to 100.",
 }
 
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+_log = logging.getLogger(__name__)
 _SEVERITY = {True: dg.AssetCheckSeverity.ERROR, False: dg.AssetCheckSeverity.WARN}
 _AT_ONCE = 400
 """Checks looked up in Dagster's storage by one query."""
@@ -45,12 +49,20 @@ def table_checks(fleet: Fleet) -> list[dg.AssetChecksDefinition]:
     """The checks that the policies give the known tables, some hundred in each op, no op for two backends."""
     tables = [found.table for found in fleet.tables()]
     by_backend: dict[str, dict[dg.AssetKey, TableId]] = {}
-    taken: set[dg.AssetKey] = set()
+    keys: set[dg.AssetKey] = set()
+    names: set[tuple[str, str]] = set()
     for table in tables:
         key = asset_key(fleet, table)
-        if key not in taken:  # of two tables with one key the first has the asset
-            taken.add(key)
+        if key in keys:  # of two tables with one key the first has the asset
+            continue
+        keys.add(key)
+        # Dagster names a check's output by its asset, in fewer characters than a key may have
+        name = key.to_python_identifier().replace(".", "_")
+        if _NAME.fullmatch(name) and (table.backend, name) not in names:
+            names.add((table.backend, name))
             by_backend.setdefault(table.backend, {})[key] = table
+        else:
+            _log.warning("%s has no checks in Dagster: its asset's key does not make a name of its own", table)
     made: list[dg.AssetChecksDefinition] = []
     for backend, known in by_backend.items():
         pairs = [(key, name) for key, table in known.items() for name in defined(fleet, table, len(tables))]

@@ -169,3 +169,17 @@ def test_a_code_location_with_many_checks_loads(tables: int, tmp_path: Path) -> 
     settings = AurumSettings(home=tmp_path, fleet=tmp_path / "fleet.yaml")
     repository = build_definitions(fleet_of(tables, tmp_path), settings).get_repository_def()
     assert len(repository.asset_graph.asset_check_keys) == tables * len(NAMES)
+
+
+def test_tables_whose_names_make_no_name_have_no_checks_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = fleet_of(0, tmp_path)
+    names = ("a b", "x.y", "x_y", "plain")
+    fleet.remember("lake", [DiscoveredTable(TableId("lake", ("n", name)), "iceberg") for name in names])
+    (checks,) = table_checks(fleet)
+    assert {key.asset_key.path[-1] for key in checks.check_keys} == {"plain", "x.y"}
+    assert [record.message.split(" has no checks")[0] for record in caplog.records] == [
+        'lake.n."a b"',
+        "lake.n.x_y",
+    ]
