@@ -66,7 +66,7 @@ def long_history(lake: Lakeside, snapshots: int) -> Table:
     return rewrite_metadata(lake, table, lengthen)
 
 
-@pytest.mark.parametrize("snapshots", [500, pytest.param(10_000, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("snapshots", [1_600, pytest.param(10_000, marks=pytest.mark.thorough)])
 def test_a_long_history_is_measured_expired_and_stays_right(lake: Lakeside, snapshots: int) -> None:
     lake.policy(retention={"retention_days": 1})
     table = long_history(lake, snapshots)
