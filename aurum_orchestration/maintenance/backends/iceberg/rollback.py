@@ -13,9 +13,9 @@ What could go wrong, and what prevents it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -172,35 +172,58 @@ def undo_plan(table: Table, result: MaintenanceResult, reason: str, steps: list[
     )
 
 
-def refuse_drift(table: Table, planned: Mapping[str, Any], table_name: str) -> None:
-    """Raise StateDriftedError when main no longer stands where a plan of :func:`undo_plan` saw it."""
-    main = table.metadata.refs.get(MAIN_BRANCH)
-    now = main.snapshot_id if main else None
-    if str(table.metadata.table_uuid) != planned["table_uuid"] or now != planned["snapshot_id"]:
-        raise StateDriftedError(f"main stands at {now}, planned at {planned['snapshot_id']}", table=table_name)
+def refuse_other_table(table: Table, plan: MaintenancePlan) -> None:
+    """Raise StateDriftedError when the name means another table than when the plan was made."""
+    if str(table.metadata.table_uuid) != plan.fingerprint["table_uuid"]:
+        raise StateDriftedError("the table was dropped and created anew since", table=plan.table)
 
 
-class RollbackExecution:
-    """A plan of :func:`plan_rollback` on the table as it is now."""
+class UndoUnit(Unit):
+    """A step of an undo that rewrites no row: nothing to stage, to verify or to discard."""
+
+    def __init__(self, step: PlanStep, table: Table) -> None:
+        super().__init__(step)
+        self._table = table
+
+    def stage(self, run: RunContext) -> None:
+        """Nothing to prepare."""
+
+    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
+        """No row changes."""
+        return None
+
+    def discard(self) -> None:
+        """Nothing was written."""
+
+
+class UndoExecution:
+    """A plan of :func:`undo_plan` on the table as it is now: a ``unit`` per step."""
 
     workers = 1
+    unit: ClassVar[type[UndoUnit]]
 
     def __init__(self, plan: MaintenancePlan, table: Table) -> None:
         self.plan, self.table = plan, table
 
     def units(self) -> Iterator[Unit]:
-        """The one move. Raises StateDriftedError when main stands elsewhere by now."""
-        refuse_drift(self.table, self.plan.fingerprint, self.plan.table)
+        """The units. Raises StateDriftedError when the plan does not fit the table any more."""
+        self.refuse_drift()
         for step in self.plan.steps:
-            yield RollbackUnit(step, self.table)
+            yield self.unit(step, self.table)
+
+    def refuse_drift(self) -> None:
+        """Raise StateDriftedError when main no longer stands where the plan saw it."""
+        planned, main = self.plan.fingerprint, self.table.metadata.refs.get(MAIN_BRANCH)
+        now = main.snapshot_id if main else None
+        if str(self.table.metadata.table_uuid) != planned["table_uuid"] or now != planned["snapshot_id"]:
+            raise StateDriftedError(f"main stands at {now}, planned at {planned['snapshot_id']}", table=self.plan.table)
 
 
-class RollbackUnit(Unit):
+class RollbackUnit(UndoUnit):
     """Moves main back once every file of the snapshot before was seen."""
 
     def __init__(self, step: PlanStep, table: Table) -> None:
-        super().__init__(step)
-        self._table = table
+        super().__init__(step, table)
         self._found = Presence()
 
     def stage(self, run: RunContext) -> None:
@@ -230,5 +253,8 @@ class RollbackUnit(Unit):
             undo="nothing takes an undo back: run the operation again",
         )
 
-    def discard(self) -> None:
-        """Nothing was written."""
+
+class RollbackExecution(UndoExecution):
+    """A plan of :func:`plan_rollback`."""
+
+    unit = RollbackUnit

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pyiceberg.table import Table
 from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate
 
 from aurum_orchestration.errors import UndoRefusedError
 from aurum_orchestration.maintenance.backends.iceberg.backup.execute import points_to, set_ref
 from aurum_orchestration.maintenance.backends.iceberg.publish import commit_updates
-from aurum_orchestration.maintenance.backends.iceberg.rollback import refuse_drift, undo_plan
+from aurum_orchestration.maintenance.backends.iceberg.rollback import UndoExecution, UndoUnit, undo_plan
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
     PlanStep,
     RunContext,
-    Unit,
     UnitOutcome,
-    Verification,
 )
 
 _RISK = "None for rows: refs only. A snapshot that no other ref keeps may expire from then on."
@@ -42,33 +38,7 @@ def plan_undo(table: Table, result: MaintenanceResult) -> MaintenancePlan:
     return undo_plan(table, result, summary, [step])
 
 
-class BackupUndo:
-    """A plan of :func:`plan_undo` on the table as it is now."""
-
-    workers = 1
-
-    def __init__(self, plan: MaintenancePlan, table: Table) -> None:
-        self.plan, self.table = plan, table
-
-    def units(self) -> Iterator[Unit]:
-        """One commit for all refs. Raises StateDriftedError when main has moved since the plan."""
-        refuse_drift(self.table, self.plan.fingerprint, self.plan.table)
-        for step in self.plan.steps:
-            yield _RefsUnit(step, self.table)
-
-
-class _RefsUnit(Unit):
-    def __init__(self, step: PlanStep, table: Table) -> None:
-        super().__init__(step)
-        self._table = table
-
-    def stage(self, run: RunContext) -> None:
-        """Nothing to prepare."""
-
-    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
-        """Nothing is rewritten."""
-        return None
-
+class _RefsUnit(UndoUnit):
     def commit(self, run: RunContext) -> UnitOutcome:  # noqa: ARG002 - the base's signature
         """Change all refs at once, if each is as it was seen."""
         remove, make = self.step.detail["remove"], self.step.detail["make"]
@@ -92,5 +62,8 @@ class _RefsUnit(Unit):
             undo="nothing takes an undo back: run the backup again",
         )
 
-    def discard(self) -> None:
-        """Nothing was written."""
+
+class BackupUndo(UndoExecution):
+    """A plan of :func:`plan_undo`: one commit for all refs."""
+
+    unit = _RefsUnit

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from pyiceberg.exceptions import ValidationError
 from pyiceberg.table import Table
 from pyiceberg.table.update import AssertDefaultSpecId, SetDefaultSpecUpdate
 
-from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
+from aurum_orchestration.errors import UndoRefusedError
 from aurum_orchestration.maintenance.backends.iceberg.evolution.execute import FORMER_SPEC
 from aurum_orchestration.maintenance.backends.iceberg.evolution.plan import FORMER, spec_text
 from aurum_orchestration.maintenance.backends.iceberg.publish import commit_updates
-from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID, plan_rollback, undo_plan
+from aurum_orchestration.maintenance.backends.iceberg.rollback import (
+    OPERATION_ID,
+    UndoExecution,
+    UndoUnit,
+    plan_rollback,
+    refuse_other_table,
+    undo_plan,
+)
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
     PlanStep,
     RunContext,
-    Unit,
     UnitOutcome,
-    Verification,
 )
 
 SET_SPEC = "set_spec"
@@ -67,34 +71,7 @@ def _from_snapshots(table: Table, result: MaintenanceResult) -> dict[str, Any] |
     return None
 
 
-class SpecUndo:
-    """A plan of :func:`plan_undo` that sets a spec, on the table as it is now."""
-
-    workers = 1
-
-    def __init__(self, plan: MaintenancePlan, table: Table) -> None:
-        self.plan, self.table = plan, table
-
-    def units(self) -> Iterator[Unit]:
-        """The one change. Raises StateDriftedError when the table is another one by now."""
-        if str(self.table.metadata.table_uuid) != self.plan.fingerprint["table_uuid"]:
-            raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
-        for step in self.plan.steps:
-            yield _SetSpecUnit(step, self.table)
-
-
-class _SetSpecUnit(Unit):
-    def __init__(self, step: PlanStep, table: Table) -> None:
-        super().__init__(step)
-        self._table = table
-
-    def stage(self, run: RunContext) -> None:
-        """Nothing to prepare."""
-
-    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
-        """No row changes."""
-        return None
-
+class _SetSpecUnit(UndoUnit):
     def commit(self, run: RunContext) -> UnitOutcome:  # noqa: ARG002 - the base's signature
         """Set the default, if it still is the one that the operation set."""
         former = self.step.detail["to"]
@@ -108,5 +85,12 @@ class _SetSpecUnit(Unit):
             metrics={"specs_changed": 1}, undo="nothing takes an undo back: run the partition_evolution again"
         )
 
-    def discard(self) -> None:
-        """Nothing was written."""
+
+class SpecUndo(UndoExecution):
+    """A plan of :func:`plan_undo` that sets a spec."""
+
+    unit = _SetSpecUnit
+
+    def refuse_drift(self) -> None:
+        """Raise StateDriftedError when the table is another one by now."""
+        refuse_other_table(self.table, self.plan)

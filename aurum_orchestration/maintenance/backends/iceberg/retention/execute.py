@@ -8,7 +8,7 @@ from itertools import islice
 
 from pyiceberg.table import Table
 
-from aurum_orchestration.errors import AurumError, StateDriftedError
+from aurum_orchestration.errors import AurumError
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.reachability import References
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import Expired, commit_expiry, refuse_drift
@@ -17,6 +17,7 @@ from aurum_orchestration.maintenance.backends.iceberg.retention.lost_refs import
 from aurum_orchestration.maintenance.backends.iceberg.retention.plan import EXPIRE, expirable_now, require_head
 from aurum_orchestration.maintenance.backends.iceberg.retention.row_units import RowRemoval
 from aurum_orchestration.maintenance.backends.iceberg.retention.unreachable import Unreachable, still_unreachable
+from aurum_orchestration.maintenance.backends.iceberg.rollback import refuse_other_table
 from aurum_orchestration.maintenance.backends.iceberg.storage import DELETED, MISSING, Storage
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -47,9 +48,7 @@ class RetentionExecution:
 
     def units(self) -> Iterator[Unit]:
         """One unit per step. Raises StateDriftedError when the table no longer fits the plan."""
-        uuid = str(self.table.metadata.table_uuid)
-        if uuid != self.plan.fingerprint["table_uuid"]:
-            raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
+        refuse_other_table(self.table, self.plan)
         rows: RowRemoval | None = None
         for step in self.plan.steps:
             if step.action == EXPIRE:

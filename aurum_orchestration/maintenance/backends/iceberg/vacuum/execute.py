@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 
 from pyiceberg.table import Table
 
-from aurum_orchestration.errors import StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.publish import reload
 from aurum_orchestration.maintenance.backends.iceberg.reachability import normalised
+from aurum_orchestration.maintenance.backends.iceberg.rollback import refuse_other_table
 from aurum_orchestration.maintenance.backends.iceberg.storage import DELETED, MISSING
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.orphans import QUARANTINE, places_of, reachable_files
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.places import MOVED, Place, Stored
@@ -56,8 +56,7 @@ class VacuumExecution:
 
     def units(self) -> Iterator[Unit]:
         """One unit per step. Raises StateDriftedError when the table is another one by now."""
-        if str(self.table.metadata.table_uuid) != self.plan.fingerprint["table_uuid"]:
-            raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
+        refuse_other_table(self.table, self.plan)
         for step in self.plan.steps:
             yield (PurgeUnit if step.action == PURGE else OrphansUnit)(step, self)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pyiceberg.table import Table
 
-from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
-from aurum_orchestration.maintenance.backends.iceberg.rollback import undo_plan
+from aurum_orchestration.errors import UndoRefusedError
+from aurum_orchestration.maintenance.backends.iceberg.rollback import (
+    UndoExecution,
+    UndoUnit,
+    refuse_other_table,
+    undo_plan,
+)
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.orphans import places_of
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.places import Place
 from aurum_orchestration.maintenance.backends.iceberg.vacuum.plan import SET_ASIDE
@@ -17,9 +22,7 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceResult,
     PlanStep,
     RunContext,
-    Unit,
     UnitOutcome,
-    Verification,
 )
 from aurum_orchestration.maintenance.planner.words import count, size
 
@@ -59,38 +62,8 @@ def _all_in_their_places(places: Iterable[Place], result: MaintenanceResult) -> 
     return len(moved)
 
 
-class RestoreExecution:
-    """A plan of :func:`plan_restore`."""
-
-    workers = 1
-
-    def __init__(self, plan: MaintenancePlan, table: Table) -> None:
-        self.plan, self.table = plan, table
-
-    def units(self) -> Iterator[Unit]:
-        """The one step."""
-        if str(self.table.metadata.table_uuid) != self.plan.fingerprint["table_uuid"]:
-            raise StateDriftedError("the table was dropped and created anew since", table=self.plan.table)
-        for step in self.plan.steps:
-            yield RestoreUnit(step, self.table)
-
-
-class RestoreUnit(Unit):
+class RestoreUnit(UndoUnit):
     """Moves the files back."""
-
-    def __init__(self, step: PlanStep, table: Table) -> None:
-        super().__init__(step)
-        self._table = table
-
-    def stage(self, run: RunContext) -> None:
-        """Nothing to prepare."""
-
-    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
-        """No rows change."""
-        return None
-
-    def discard(self) -> None:
-        """Nothing was staged."""
 
     def commit(self, run: RunContext) -> UnitOutcome:  # noqa: ARG002 - the base's signature
         """Move."""
@@ -108,3 +81,13 @@ class RestoreUnit(Unit):
             undo="nothing takes an undo back: run the vacuum again",
             warnings=warnings,
         )
+
+
+class RestoreExecution(UndoExecution):
+    """A plan of :func:`plan_restore`."""
+
+    unit = RestoreUnit
+
+    def refuse_drift(self) -> None:
+        """Raise StateDriftedError when the table is another one by now."""
+        refuse_other_table(self.table, self.plan)
