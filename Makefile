@@ -58,7 +58,7 @@ pictures: $(STAMP) ## Take the pictures of Dagster in docs/images anew (needs Ch
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform linux --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet
-IMAGE_EXTRAS := ui postgres postgres-storage s3 notify
+IMAGE_EXTRAS := ui postgres postgres-storage s3 notify trino
 
 lock: $(STAMP) ## Pin all packages with hashes in constraints/base.txt, the image's in image.txt (UPGRADE=1: the newest that fit).
 	@$(COMPILE) --all-extras $(if $(UPGRADE),--upgrade) --output-file constraints/base.txt
