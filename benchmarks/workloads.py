@@ -84,8 +84,10 @@ def nested(rng: np.random.Generator, rows: int, _: Path) -> pa.Table:
         [pa.array(rng.integers(0, 10_000, count)), pa.array(rng.random(count), mask=rng.random(count) < 0.1)],
         ["sku", "price"],
     )
-    keys = pa.array(np.array([f"key-{number}" for number in range(20)])[np.arange(count) % 20])
-    tags = pa.MapArray.from_arrays(offsets, keys, pa.array(rng.integers(0, 100, count).astype(str)))
+    # taken from few: millions of strings from numpy would come in chunks
+    keys = pa.array([f"key-{number}" for number in range(20)]).take(pa.array(np.arange(count) % 20))
+    values = pa.array([str(number) for number in range(100)]).take(pa.array(rng.integers(0, 100, count)))
+    tags = pa.MapArray.from_arrays(offsets, keys, values)
     return pa.table(
         {"id": np.arange(rows), "point": point, "items": pa.ListArray.from_arrays(offsets, item), "tags": tags}
     )
