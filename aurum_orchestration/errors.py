@@ -212,6 +212,31 @@ class BackendUnavailableError(TransientError):
     default_hint = "Run again once it answers."
 
 
+class AccessDeniedError(PermanentError):
+    """The server does not know the user, or does not let it do that."""
+
+    type, title, status = "access-denied", "Access denied", 403
+
+
+class ResourceLimitError(PermanentError):
+    """The server refused or stopped the work because it takes more memory or time than it may."""
+
+    type, title, status = "resource-limit", "Limit of the server exceeded", 507
+
+
+class StatementKilledError(PermanentError):
+    """Somebody ended the statement on the server: trying at once again would be against their will."""
+
+    type, title, status = "statement-killed", "Ended by an administrator", 503
+    default_hint = "Ask who ended it, then run again."
+
+
+class EngineError(PermanentError):
+    """A server failed inside; its own message is in the detail."""
+
+    type, title, status = "engine-error", "Failure inside the server", 502
+
+
 class HistoryError(AurumError):
     """Whatever is wrong with the history store. Not raised itself."""
 

@@ -15,6 +15,7 @@ from aurum_orchestration.errors import RequestError, redact
 from aurum_orchestration.fleet.automation import AutomationConfig
 from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.table_id import check_glob, literal_id
+from aurum_orchestration.fleet.trino import TrinoKeys
 
 PolicySections = dict[str, dict[str, Any]]
 """Policies as written: operation -> key -> value."""
@@ -84,20 +85,24 @@ def _property_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-class IcebergBackendConfig(BackendConfig):
+class IcebergBackendConfig(TrinoKeys, BackendConfig):
     """An Iceberg catalog, worked on by PyIceberg or through Trino."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: Literal["iceberg"] = Field(description="Kind of backend.")
-    engine: Literal["pyiceberg", "trino"] = Field(default="pyiceberg", description="What does the work.")
+    engine: Literal["pyiceberg", "trino", "auto"] = Field(
+        default="pyiceberg", description="What does the work; `auto`: by size and by what a table needs."
+    )
     catalog: dict[str, Annotated[Any, BeforeValidator(_property_text)]] = Field(
         default_factory=dict, description="PyIceberg's catalog properties; `name` defaults to the backend's name."
     )
-    host: str | None = Field(default=None, description="Trino: host of the coordinator.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="Trino: port of the coordinator.")
-    user: str | None = Field(default=None, description="Trino: user name.")
-    password: str | None = Field(default=None, description="Trino: password, from the environment.")
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What the backend is made from: of Trino's keys those that are written."""
+        left_out = TrinoKeys.model_fields.keys() - self.model_fields_set
+        return {key: value for key, value in super().connection.items() if key not in left_out}
 
 
 def backend_model(backend_type: Any) -> type[BackendConfig]:

@@ -1,4 +1,4 @@
-"""The Iceberg backend: one catalog of the fleet on the embedded engine."""
+"""The Iceberg backend: one catalog of the fleet, on the embedded engine, through Trino, or on whichever fits."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
     from aurum_orchestration.maintenance.backends.iceberg.sources import Source
+    from aurum_orchestration.maintenance.backends.iceberg.trino.engine import TrinoEngine
 
-ENGINES = ("pyiceberg",)
+EMBEDDED, TRINO, AUTO = "pyiceberg", "trino", "auto"
+ENGINES = (EMBEDDED, TRINO, AUTO)
 
 HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
@@ -69,18 +71,24 @@ def handler_of(operation: str) -> ModuleType:
 
 
 class IcebergMaintenanceBackend(BaseMaintenanceBackend):
-    """A PyIceberg catalog. ``config``: ``engine`` (``pyiceberg``) and ``catalog``, its PyIceberg properties.
+    """A catalog. ``config``: ``engine`` (``pyiceberg``, ``trino`` or ``auto``), ``catalog``, its PyIceberg properties,
+    and the keys of :class:`~aurum_orchestration.fleet.trino.TrinoKeys`. Without ``engine`` a ``host`` means Trino.
 
     Nothing is opened before first use. Synchronous methods may be called from several threads.
     """
 
     def __init__(self, config: Mapping[str, Any] | None = None, *, name: str | None = None) -> None:
         super().__init__(config, name=name)
-        engine = self.config.get("engine") or "pyiceberg"
-        if engine not in ENGINES and "catalog" in self.config:
+        catalog = self.config.get("catalog") or {}
+        # a name alone is Trino's: PyIceberg needs to know where the catalog is
+        self._has_catalog = bool(catalog.keys() - {"name"})
+        engine = self.config.get("engine") or (TRINO if self.config.get("host") and not self._has_catalog else EMBEDDED)
+        if engine not in ENGINES:
             raise ConfigurationError(
                 f"backend {self.name}: engine {engine!r} is not known", hint=nearest(str(engine), ENGINES)
             )
+        self.engine = str(engine)
+        self._trino: TrinoEngine | None = None
         self._opening = threading.Lock()
         self._opened: Catalog | None = None
         self._measurer: IcebergMeasurer | None = None
@@ -97,14 +105,32 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return [OperationType(name) for name in HANDLERS]
 
     async def _create_connection(self) -> Any:
+        if self.engine == TRINO:
+            return self.trino
         # without a catalog there is nothing to reach yet; what needs it says so
         return await asyncio.to_thread(lambda: self.catalog) if "catalog" in self.config else self.config
 
     async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the catalog is kept here
         with self._opening:
             opened, self._opened, self._measurer, self._lister = self._opened, None, None, None
+            trino, self._trino = self._trino, None
+        if trino is not None:
+            await asyncio.to_thread(trino.close)
         if opened is not None:
             await asyncio.to_thread(opened.close)
+
+    @property
+    def trino(self) -> TrinoEngine:
+        """The Trino engine; nothing is sent before it is asked something. Raises ConfigurationError."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
+        from aurum_orchestration.maintenance.backends.iceberg.trino.connection import TrinoConnection
+        from aurum_orchestration.maintenance.backends.iceberg.trino.engine import TrinoEngine
+
+        with self._opening:
+            if self._trino is None:
+                client = TrinoClient(TrinoConnection.of(self.config, self.name), self.name)
+                self._trino = TrinoEngine(client, self._load if self._has_catalog else None)
+            return self._trino
 
     @property
     def catalog(self) -> Catalog:
@@ -159,6 +185,8 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         """Plan an operation from the table's metadata."""
+        if self.engine == TRINO:
+            return self.trino.plan(table, operation, parameters)
         handler = handler_of(operation)
         loaded = self._load(table)
         try:
@@ -172,6 +200,8 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
         """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
+        if self.engine == TRINO:
+            return self.trino.plan_undo(table, result)
         operation = str(result.config.operation_type)
         handler = handler_of(operation)
         if not hasattr(handler, "undo"):
@@ -184,6 +214,8 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         from aurum_orchestration.maintenance.backends.iceberg.fencing import fenced
 
         run.check()
+        if plan.fingerprint.get("engine") == TRINO:
+            return self.trino.open(plan, run)
         table = fenced(self._load(TableId.parse(plan.table)), run.still_mine)
         execution: PlanExecution
         if plan.operation == UNDO:

@@ -1,0 +1,1 @@
+"""Iceberg tables worked on through a Trino coordinator, for what outgrows one machine."""

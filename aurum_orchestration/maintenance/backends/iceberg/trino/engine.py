@@ -1,0 +1,103 @@
+"""The Trino engine of the Iceberg backend: the same operations, plans and results as the embedded one."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from aurum_orchestration.errors import UndoRefusedError, UnsupportedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities, probe
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceResult, PlanExecution, RunContext
+from aurum_orchestration.maintenance.operations.undo import UNDO
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+ENGINE = "trino"
+"""What ``fingerprint["engine"]`` of this engine's plans says."""
+
+_HERE = "aurum_orchestration.maintenance.backends.iceberg.trino"
+
+HANDLERS: dict[str, str] = {}
+"""The module of each operation: ``plan(table: TrinoTable, table_id, parameters)``, ``execution(plan, table)``.
+
+One whose work can be taken back also has ``undo(table, result)`` and ``undo_execution(plan, table)``.
+"""
+
+
+def handler_of(operation: str) -> ModuleType:
+    """The module of an operation. Raises UnsupportedError for one that this engine does not have."""
+    if operation not in HANDLERS:
+        raise UnsupportedError(f"the engine trino has no {operation}", operation=operation)
+    return importlib.import_module(HANDLERS[operation])
+
+
+class TrinoEngine:
+    """Plans and executes operations on one coordinator.
+
+    ``embedded`` loads a table for PyIceberg, None where the backend has no catalog of its own.
+    """
+
+    def __init__(self, client: TrinoClient, embedded: Callable[[TableId], Table] | None = None) -> None:
+        self.client = client
+        self._embedded = embedded
+        self._probing = threading.Lock()
+        self._capabilities: Capabilities | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do, asked for once."""
+        with self._probing:
+            if self._capabilities is None:
+                self._capabilities = probe(self.client)
+            return self._capabilities
+
+    def table(self, table: TableId, run: RunContext | None = None) -> TrinoTable:
+        """The table for an operation's module. Raises TableNotFoundError where PyIceberg finds none."""
+        embedded = self._embedded(table) if self._embedded is not None else None
+        return TrinoTable(self.client, table, self.capabilities, embedded, run)
+
+    def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
+        """Plan an operation from the table's metadata."""
+        handler = handler_of(operation)
+        return _marked(handler.plan(self.table(table), table, parameters))
+
+    def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
+        """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
+        operation = str(result.config.operation_type)
+        handler = handler_of(operation)
+        if not hasattr(handler, "undo"):
+            raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
+        return _marked(handler.undo(self.table(table), result))
+
+    def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
+        """The steps of a plan, on the table as it is now."""
+        table = self.table(TableId.parse(plan.table), run)
+        execution: PlanExecution
+        if plan.operation == UNDO:
+            execution = handler_of(plan.parameters["operation"]).undo_execution(plan, table)
+        else:
+            execution = handler_of(plan.operation).execution(plan, table)
+        return execution
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self.client.close()
+
+
+def _marked(plan: MaintenancePlan) -> MaintenancePlan:
+    """The plan with its engine in the fingerprint, by which ``open`` finds the way back."""
+    return plan.model_copy(update={"fingerprint": {**plan.fingerprint, "engine": ENGINE}})
+
+
+def supported() -> Sequence[str]:
+    """The operations that have a module."""
+    return list(HANDLERS)

@@ -1,0 +1,126 @@
+"""What Trino and the way to it raise, as the package's own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aurum_orchestration.errors import (
+    AccessDeniedError,
+    AurumError,
+    BackendUnavailableError,
+    CommitConflictError,
+    CommitStateUnknownError,
+    ConfigurationError,
+    CorruptTableError,
+    EngineError,
+    RequestError,
+    ResourceLimitError,
+    StatementKilledError,
+    StorageWriteError,
+    TableNotFoundError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from trino.exceptions import TrinoQueryError
+
+RETRYABLE = frozenset(
+    {
+        "CLUSTER_OUT_OF_MEMORY",
+        "NO_NODES_AVAILABLE",
+        "PAGE_TRANSPORT_ERROR",
+        "PAGE_TRANSPORT_TIMEOUT",
+        "QUERY_QUEUE_FULL",
+        "REMOTE_HOST_GONE",
+        "REMOTE_TASK_ERROR",
+        "REMOTE_TASK_MISMATCH",
+        "SERVER_SHUTTING_DOWN",
+        "SERVER_STARTING_UP",
+        "TOO_MANY_REQUESTS_FAILED",
+        "ABANDONED_QUERY",
+        "ABANDONED_TASK",
+        "JDBC_ERROR",
+        "HIVE_METASTORE_ERROR",
+        "ICEBERG_FILESYSTEM_ERROR",
+        "ICEBERG_CATALOG_ERROR",
+    }
+)
+"""Names of errors that pass by themselves: the statement may succeed when it is sent again."""
+
+_DENIED = "Give the user the right in Trino's access control, or run as one who has it."
+_LIMIT = "Do less at a time (fewer partitions), or raise the limit in Trino."
+_AUTH_ERRORS = {"TrinoAuthError", "KerberosExchangeError"}
+_KINDS: Mapping[str, tuple[type[AurumError], str | None]] = {
+    "PERMISSION_DENIED": (AccessDeniedError, _DENIED),
+    "TABLE_NOT_FOUND": (TableNotFoundError, None),
+    "SCHEMA_NOT_FOUND": (TableNotFoundError, None),
+    "CATALOG_NOT_FOUND": (ConfigurationError, "Set the backend's trino_catalog to a catalog that SHOW CATALOGS lists."),
+    "MISSING_CATALOG_NAME": (ConfigurationError, "Set the backend's trino_catalog."),
+    "INVALID_SESSION_PROPERTY": (ConfigurationError, "Check the backend's session_properties."),
+    "INVALID_CATALOG_PROPERTY": (ConfigurationError, "Check the catalog's configuration in Trino."),
+    "EXCEEDED_LOCAL_MEMORY_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_GLOBAL_MEMORY_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_MEMORY_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_TIME_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_CPU_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_SCAN_LIMIT": (ResourceLimitError, _LIMIT),
+    "EXCEEDED_SPILL_LIMIT": (ResourceLimitError, _LIMIT),
+    "QUERY_TEXT_TOO_LARGE": (ResourceLimitError, _LIMIT),
+    "QUERY_REJECTED": (ResourceLimitError, "A resource group of Trino refuses it: give the source or user another."),
+    "ADMINISTRATIVELY_KILLED": (StatementKilledError, None),
+    "ADMINISTRATIVELY_PREEMPTED": (StatementKilledError, None),
+    "USER_CANCELED": (StatementKilledError, None),
+    "ICEBERG_COMMIT_ERROR": (CommitConflictError, None),
+    "TRANSACTION_CONFLICT": (CommitConflictError, None),
+    "ICEBERG_MISSING_METADATA": (CorruptTableError, None),
+    "ICEBERG_INVALID_METADATA": (CorruptTableError, None),
+    "ICEBERG_BAD_DATA": (CorruptTableError, None),
+    "ICEBERG_CANNOT_OPEN_SPLIT": (CorruptTableError, None),
+    "ICEBERG_CURSOR_ERROR": (CorruptTableError, None),
+    "ICEBERG_INVALID_SNAPSHOT_ID": (RequestError, None),
+    "ICEBERG_WRITER_OPEN_ERROR": (StorageWriteError, None),
+    "ICEBERG_WRITER_CLOSE_ERROR": (StorageWriteError, None),
+    "ICEBERG_WRITER_DATA_ERROR": (StorageWriteError, None),
+    "NOT_SUPPORTED": (UnsupportedError, None),
+    "UNSUPPORTED_TABLE_TYPE": (UnsupportedError, None),
+    "PROCEDURE_NOT_FOUND": (UnsupportedError, "A newer Trino may have it."),
+    "FUNCTION_NOT_FOUND": (UnsupportedError, None),
+}
+
+
+def of_query(error: TrinoQueryError, backend: str) -> AurumError:
+    """The package's error for a statement that Trino ended with one of its own."""
+    name = error.error_name or "?"
+    text = f"Trino of {backend}: {name}: {error.message} (query {error.query_id})"
+    # the library cannot say so: Iceberg's own error has no name of its own in Trino
+    if "CommitStateUnknownException" in str(error.failure_info or ""):
+        return CommitStateUnknownError(text)
+    known = _KINDS.get(name)
+    if known is not None:
+        return known[0](text, hint=known[1])
+    if name in RETRYABLE or error.error_type == "INSUFFICIENT_RESOURCES":
+        return BackendUnavailableError(text)
+    if error.error_type == "USER_ERROR":
+        return RequestError(text)
+    return EngineError(text, hint="Look the query up in Trino's web interface or log.")
+
+
+def of_transport(error: Exception, backend: str, address: str) -> AurumError:
+    """The package's error for a coordinator that cannot be asked: refused, slow, broken off, not let in."""
+    told = str(error).removeprefix("failed to execute: ").removeprefix("failed to fetch: ")
+    text = f"Trino of {backend} at {address}: {told[:500]}"
+    if told.startswith(("error 401", "error 403")) or type(error).__name__ in (
+        "TrinoAuthError",
+        "KerberosExchangeError",
+    ):
+        return AccessDeniedError(
+            text, hint="Check the backend's user and auth in fleet.yaml; a token may have expired: renew it."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in told:
+        return ConfigurationError(
+            text, hint="Set the backend's `verify` to the PEM file of who signed the certificate."
+        )
+    if told.startswith(("error 400", "error 404", "error 405")):
+        return ConfigurationError(text, hint="Check the backend's host, port and http_scheme: is that Trino?")
+    return BackendUnavailableError(text, hint="Check that Trino is up and that its address is right.")

@@ -1,0 +1,74 @@
+"""A table as the operations' modules get it: its names, its metadata tables, and the statements on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aurum_orchestration.errors import TableNotFoundError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import relation
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+    from aurum_orchestration.maintenance.interfaces import RunContext
+
+
+class TrinoTable:
+    """One table on a coordinator. ``embedded`` is the same table for PyIceberg where the catalog is reachable.
+
+    ``run`` is the run that executes a plan on it, None while planning. Nothing is remembered: every
+    method asks.
+    """
+
+    def __init__(
+        self,
+        client: TrinoClient,
+        table_id: TableId,
+        capabilities: Capabilities,
+        embedded: Table | None = None,
+        run: RunContext | None = None,
+    ) -> None:
+        self.client = client
+        self.table_id = table_id
+        self.capabilities = capabilities
+        self.embedded = embedded
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """The quoted three-part name."""
+        return relation(self.client.catalog, self.table_id)
+
+    def relation(self, suffix: str = "") -> str:
+        """The quoted name of the table, or of one of its metadata tables: ``relation("$files")``."""
+        return relation(self.client.catalog, self.table_id, suffix)
+
+    def query(
+        self, sql: str, run: RunContext | None = None, *, operation: str = "", session: Mapping[str, str] | None = None
+    ) -> Answer:
+        """What a statement that changes nothing returns."""
+        return self.client.query(sql, run=run or self.run, operation=operation, session=session, retry=True)
+
+    def rows(self, sql: str, run: RunContext | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a statement that changes nothing."""
+        return self.query(sql, run).rows
+
+    def change(self, sql: str, run: RunContext, *, operation: str, session: Mapping[str, str] | None = None) -> Answer:
+        """Change the table: see :meth:`TrinoClient.change`."""
+        return self.client.change(sql, run=run, operation=operation, session=session)
+
+    def head(self) -> int | None:
+        """The snapshot that main stands at, None for a table without one."""
+        found = self.rows(f"SELECT snapshot_id FROM {self.relation('$refs')} WHERE name = 'main'")
+        return int(found[0][0]) if found else None
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Names and Trino types of the columns, in order. Raises TableNotFoundError."""
+        found = [(str(row[0]), str(row[1])) for row in self.query(f"SHOW COLUMNS FROM {self.name}").rows]
+        if not found:
+            raise TableNotFoundError(f"{self.table_id} has no columns", table=str(self.table_id))
+        return found
