@@ -64,7 +64,7 @@ def presence(table: Table, snapshot: Snapshot, run: RunContext) -> Presence:
             for status, (content, path, rows, size) in _read(files, manifest, _ENTRY, length)
             if status != _DELETED
         ]
-        sizes = _sizes(files, table, [path for _, path, _, _ in live])
+        sizes = sizes_on_storage(files, table, [path for _, path, _, _ in live])
         for (content, path, rows, size), there in zip(live, sizes, strict=True):
             found.files += 1
             found.bytes += size
@@ -77,7 +77,7 @@ def presence(table: Table, snapshot: Snapshot, run: RunContext) -> Presence:
     return found
 
 
-def _sizes(files: Files, table: Table, paths: list[str]) -> Iterator[int | None]:
+def sizes_on_storage(files: Files, table: Table, paths: list[str]) -> Iterator[int | None]:
     """Sizes on storage; None for a file that is not there."""
 
     def remote(path: str) -> int | None:

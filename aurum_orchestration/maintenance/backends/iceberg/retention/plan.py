@@ -60,7 +60,7 @@ def plan_retention(table: Table, table_id: TableId, parameters: RetentionParamet
         require_head(metadata, references)
         unreachable = held_only_by(expiring, metadata, references)
         steps.append(_expire_step(len(steps) + 1, planned, unreachable))
-        warnings += _outside(unreachable, metadata)
+        warnings += outside(unreachable, metadata)
     told = _reason(metadata, planned, unreachable, parameters)
     return MaintenancePlan(
         table=str(table_id),
@@ -122,7 +122,7 @@ def _expire_step(number: int, planned: Expiry, unreachable: Unreachable) -> Plan
     )
 
 
-def _outside(unreachable: Unreachable, metadata: TableMetadata) -> Iterable[str]:
+def outside(unreachable: Unreachable, metadata: TableMetadata) -> Iterable[str]:
     """Files that were added from elsewhere belong to the table by Iceberg's rules; a person may not expect it."""
     own = table_locations(metadata)
     others = [path for path in unreachable.data_files if not inside(path, own)]

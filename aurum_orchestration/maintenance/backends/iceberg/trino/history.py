@@ -1,0 +1,104 @@
+"""A table's snapshots, refs and properties as Trino's metadata tables tell them, and the time by Trino's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurum_orchestration.errors import StateDriftedError
+from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import MAIN, Ref
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+    from aurum_orchestration.maintenance.interfaces import MaintenancePlan
+
+UUID = "table_uuid"
+
+
+@dataclass(frozen=True, slots=True)
+class TrinoSnapshot:
+    """A snapshot: ids, when it was committed (milliseconds since 1970), what made it and its summary."""
+
+    snapshot_id: int
+    parent_snapshot_id: int | None
+    timestamp_ms: int
+    operation: str
+    summary: Mapping[str, str]
+
+    @property
+    def query_id(self) -> str:
+        """The Trino statement that made it; empty for another engine's."""
+        return self.summary.get("trino_query_id", "")
+
+
+@dataclass(frozen=True, slots=True)
+class TableHistory:
+    """A table at one moment, ``now_ms`` by Trino's own clock. Snapshots are in the order of their commits."""
+
+    snapshots: tuple[TrinoSnapshot, ...]
+    refs: Mapping[str, Ref]
+    properties: Mapping[str, str]
+    now_ms: int
+
+    @property
+    def head(self) -> int | None:
+        """The snapshot of main, None for a table that has none."""
+        main = self.refs.get(MAIN)
+        return main.snapshot_id if main else None
+
+    def by_id(self, snapshot_id: int | None) -> TrinoSnapshot | None:
+        """A snapshot that the table still has."""
+        return next((one for one in self.snapshots if one.snapshot_id == snapshot_id), None)
+
+    def made_by(self, query_id: str) -> TrinoSnapshot | None:
+        """The snapshot that a statement made, None when it made none."""
+        return next((one for one in self.snapshots if query_id and one.query_id == query_id), None)
+
+
+def read_history(table: TrinoTable) -> TableHistory:
+    """Read it. Raises what the client raises: TableNotFoundError, BackendUnavailableError, ..."""
+    refs = {
+        name: Ref(
+            int(ref["snapshot_id"]),
+            ref["type"] == "BRANCH",
+            ref["min_snapshots_to_keep"],
+            ref["max_snapshot_age_in_ms"],
+            ref["max_reference_age_in_ms"],
+        )
+        for name, ref in table.refs().items()
+    }
+    told = table.query(
+        "SELECT CAST(to_unixtime(current_timestamp) * 1000 AS bigint), p.key, p.value "
+        f"FROM (VALUES 1) AS one(x) LEFT JOIN {table.meta('$properties')} AS p ON true"
+    ).rows
+    snapshots = tuple(
+        TrinoSnapshot(
+            row["snapshot_id"],
+            row["parent_id"],
+            round(row["committed_at"].timestamp() * 1000),
+            row["operation"] or "",
+            dict(row["summary"] or {}),
+        )
+        for row in table.snapshots()
+    )
+    properties = {key: value for _, key, value in told if key is not None}
+    return TableHistory(snapshots, refs, properties, told[0][0])
+
+
+def fingerprint(table: TrinoTable, history: TableHistory) -> dict[str, object]:
+    """What a plan depends on."""
+    return {
+        "engine": "trino",
+        UUID: str(table.embedded.metadata.table_uuid) if table.embedded is not None else None,
+        "snapshot_id": history.head,
+    }
+
+
+def refuse_other_table(table: TrinoTable, history: TableHistory, plan: MaintenancePlan) -> None:
+    """Raise StateDriftedError when the name means another table than when the plan was made."""
+    planned = plan.fingerprint
+    uuid = str(table.embedded.metadata.table_uuid) if table.embedded is not None else None
+    known = planned["snapshot_id"] is None or history.by_id(planned["snapshot_id"]) is not None
+    if (uuid is not None and planned.get(UUID) not in {None, uuid}) or not known:
+        raise StateDriftedError("the table was dropped and created anew since, or lost snapshots", table=plan.table)

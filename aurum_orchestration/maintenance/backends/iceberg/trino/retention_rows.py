@@ -1,0 +1,299 @@
+"""Rows past their time through Trino: ``DELETE`` of whole partitions, and of other rows when that is asked for.
+
+Trino decides itself whether a DELETE is one of metadata alone: it is asked by EXPLAIN, for the moment itself and
+for the last hour, day, month and year before it, which is where partitions end. Without ``rewrite_files`` nothing
+else is sent. What a DELETE took is proven by counting at the snapshots before and after it, both pinned: the rows
+that were to stay, and old ones, of which none is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from aurum_orchestration.errors import (
+    BackendUnavailableError,
+    CommitStateUnknownError,
+    RequestError,
+    StateDriftedError,
+    UnsupportedError,
+)
+from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import earliest_wall
+from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, TrinoSnapshot, read_history
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal
+from aurum_orchestration.maintenance.interfaces import (
+    OperationType,
+    PlanStep,
+    RunContext,
+    Unit,
+    UnitOutcome,
+    Verification,
+)
+from aurum_orchestration.maintenance.operations.retention import RetentionParameters
+from aurum_orchestration.maintenance.planner.words import count, moment, size
+
+if TYPE_CHECKING:
+    from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+
+DELETE_ROWS = "delete_rows"
+METHOD = "trino-count-at-snapshots"
+
+_METADATA_DELETE = "TableDelete["
+_RISK = (
+    "The rows leave main for good once the snapshot before expires; until then `aurum undo` brings them back. "
+    "A concurrent commit is never lost."
+)
+
+
+@dataclass
+class RowPlan:
+    """The step that takes old rows out, a sentence about them, and what a person should know."""
+
+    told: str = ""
+    steps: list[PlanStep] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Old:
+    """Rows that a condition names at a snapshot, in how many files of how many bytes."""
+
+    rows: int
+    files: int
+    bytes: int
+
+
+def plan_rows(table: TrinoTable, history: TableHistory, parameters: RetentionParameters) -> RowPlan:
+    """What would be done now about rows that are old by ``time_column``.
+
+    Raises RequestError for a column that is not there, UnsupportedError for one that holds no time.
+    """
+    if parameters.time_column is None:
+        return RowPlan()
+    column = ".".join(ident(part) for part in parameters.time_column.split("."))
+    kind = _kind(table, column, parameters.time_column)
+    days = parameters.retention_days if parameters.row_days is None else parameters.row_days
+    now = datetime.fromtimestamp(history.now_ms / 1000, UTC)
+    cutoff = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+    told = f"rows with {parameters.time_column} before {moment(cutoff)} ({days:g} days)"
+    if history.head is None:
+        return RowPlan(f"{told}: the table has none")
+    exact = f"{column} < {_literal(kind, cutoff, parameters.time_zone)}"
+    all_old = _old(table, history.head, exact)
+    if not all_old.rows:
+        return RowPlan(f"{told}: no row is")
+    whole = _whole_partitions(table, history.head, column, kind, cutoff, parameters.time_zone)
+    if parameters.rewrite_files:
+        condition, old, rewrites = exact, all_old, not (whole and whole[0] == exact)
+    elif whole is None:
+        return RowPlan(f"{told}: {count(all_old.rows, 'row')} stay among others (rewrite_files is off)")
+    else:
+        condition, old, rewrites = *whole, False
+    left = all_old.rows - old.rows
+    step = PlanStep(
+        number=1,
+        action=DELETE_ROWS,
+        summary=_summary(old, cutoff, rewrites=rewrites),
+        risk=_RISK,
+        detail={
+            "sql": f"DELETE FROM {table.name} WHERE {condition}",
+            "condition": condition,
+            "metadata_only": not rewrites,
+            "rows": old.rows,
+            "files": old.files,
+            "bytes": old.bytes,
+            "old_rows_left_at_most": left,
+        },
+    )
+    stay = f"; {count(left, 'row')} stay among others (rewrite_files is off)" if left else ""
+    return RowPlan(f"{told}: {count(old.rows, 'row')}{stay}", [step], list(_warnings(history, rewrites=rewrites)))
+
+
+def _summary(old: _Old, cutoff: datetime, *, rewrites: bool) -> str:
+    if rewrites:
+        return (
+            f"Delete {count(old.rows, 'row')} before {moment(cutoff)} in {count(old.files, 'data file')} "
+            f"({size(old.bytes)}); those in files with other rows by position delete files."
+        )
+    return (
+        f"Take whole partitions with {count(old.rows, 'row')} in {count(old.files, 'data file')} ({size(old.bytes)}) "
+        "out of main; no data is written."
+    )
+
+
+def _warnings(history: TableHistory, *, rewrites: bool) -> Iterator[str]:
+    others = sorted(name for name in history.refs if name != "main")
+    if others:
+        named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        yield f"rows leave main only; {count(len(others), 'other ref')} keep theirs: {named}"
+    if rewrites:
+        yield "Trino hides rows of files with others behind delete files: a compaction takes them out of the files"
+
+
+def _kind(table: TrinoTable, column: str, name: str) -> str:
+    """The column's type: ``date``, ``timestamp(6)``, ``timestamp(6) with time zone``."""
+    try:
+        told = table.query(
+            f"SELECT typeof(x) FROM (VALUES 1) AS one(o) LEFT JOIN (SELECT {column} AS x FROM {table.name} WHERE false) "
+            "ON true"
+        )
+    except RequestError as error:
+        raise RequestError(f"time_column: the table has no column {name!r}", hint=error.detail) from error
+    kind = str(told.first()[0])
+    if kind != "date" and not kind.startswith("timestamp"):
+        raise UnsupportedError(f"time_column {name} is {kind}, which is no timestamp and no date")
+    return kind
+
+
+def _literal(kind: str, cutoff: datetime, zone: str) -> str:
+    """A moment as a value of the column's type; a time without zone is wall time in ``zone``."""
+    if kind.endswith("with time zone"):
+        return literal(cutoff)
+    wall = earliest_wall(cutoff, ZoneInfo(zone))
+    return literal(wall.date()) if kind == "date" else literal(wall)
+
+
+def _whole_partitions(  # noqa: PLR0917 - the column in its parts
+    table: TrinoTable, head: int, column: str, kind: str, cutoff: datetime, zone: str
+) -> tuple[str, _Old] | None:
+    """The latest condition that Trino carries out by metadata alone, and what it takes; None when there is none."""
+    seen = set()
+    for start in _starts(kind, cutoff, zone):
+        condition = f"{column} < {literal(start)}"
+        if condition in seen:
+            continue
+        seen.add(condition)
+        explained = table.query(f"EXPLAIN DELETE FROM {table.name} WHERE {condition}").first()[0]
+        if _METADATA_DELETE in explained:
+            old = _old(table, head, condition)
+            return (condition, old) if old.rows else None
+    return None
+
+
+def _starts(kind: str, cutoff: datetime, zone: str) -> Iterator[datetime | date]:
+    """The cutoff and the starts of its day, month and year, in the column's own reckoning."""
+    if kind == "date":
+        day = earliest_wall(cutoff, ZoneInfo(zone)).date()
+        yield from (day, day.replace(day=1), day.replace(month=1, day=1))
+        return
+    at = cutoff if kind.endswith("with time zone") else earliest_wall(cutoff, ZoneInfo(zone))
+    yield at
+    midnight = at.replace(hour=0, minute=0)
+    yield from (midnight, midnight.replace(day=1), midnight.replace(month=1, day=1))
+
+
+def _old(table: TrinoTable, snapshot_id: int, condition: str) -> _Old:
+    rows, files, stored = table.query(
+        "SELECT coalesce(sum(n), 0), count(*), coalesce(sum(f.file_size_in_bytes), 0) FROM ("
+        f'SELECT "$path" AS p, count(*) AS n FROM {_at(table, snapshot_id)} WHERE {condition} GROUP BY 1) '
+        f"LEFT JOIN {table.meta('$files')} AS f ON f.file_path = p"
+    ).first()
+    return _Old(int(rows), int(files), int(stored))
+
+
+def _at(table: TrinoTable, snapshot_id: int) -> str:
+    return f"{table.name} FOR VERSION AS OF {snapshot_id}"
+
+
+class RowsUnit(Unit):
+    """One DELETE, compared with what was counted at the snapshot before it; main goes back when it is wrong."""
+
+    verify_first = False
+
+    def __init__(self, step: PlanStep, table: TrinoTable, parameters: RetentionParameters) -> None:
+        super().__init__(step)
+        self._table, self._parameters = table, parameters
+        self._made: TrinoSnapshot | None = None
+
+    def stage(self, run: RunContext) -> None:  # noqa: ARG002 - the base's signature
+        """Nothing is written before the statement. Raises StateDriftedError when it would write files unasked."""
+        if self.step.detail["metadata_only"]:
+            explained = self._table.query(f"EXPLAIN {self.step.detail['sql']}").first()[0]
+            if _METADATA_DELETE not in explained:
+                raise StateDriftedError("by now the rows share files with others: the partitioning changed")
+
+    def commit(self, run: RunContext) -> UnitOutcome:
+        """Delete, and find the snapshot that this made."""
+        before = read_history(self._table)
+        warnings: list[str] = []
+        try:
+            answer = self._table.change(self.step.detail["sql"], run, operation=OperationType.RETENTION)
+            made = read_history(self._table).made_by(answer.query_id)
+        except CommitStateUnknownError as error:
+            made = self._read_back(before, error)
+            warnings.append(f"read back, since the connection broke: the rows were deleted ({error.detail})")
+        self._made = made
+        if made is None:
+            return UnitOutcome(metrics={"rows_deleted": 0.0}, undo="nothing to undo: no row was there any more")
+        told = made.summary
+        outcome = UnitOutcome(
+            metrics={
+                "rows_deleted": self._rows_deleted(made),
+                "files_removed": int(told.get("deleted-data-files", 0)),
+                "bytes_removed": int(told.get("removed-files-size", 0)) if "deleted-data-files" in told else 0,
+                "old_rows_left_at_most": self.step.detail["old_rows_left_at_most"],
+            },
+            undo=(
+                f"aurum undo {run.operation_id}: main goes back to snapshot {made.parent_snapshot_id}, "
+                "while that is not expired and nobody else has committed since"
+            ),
+            undo_data={"rollback_to": made.parent_snapshot_id, "snapshots": [made.snapshot_id]},
+            warnings=warnings,
+        )
+        if removed := int(told.get("removed-delete-files", 0)):
+            outcome.metrics["delete_files_removed"] = removed
+        return outcome
+
+    def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
+        """Rows that stay, before and after; no old one is left."""
+        made = self._made
+        if made is None or made.parent_snapshot_id is None or not self._parameters.verify:
+            return None
+        kept, _ = self._count(made.parent_snapshot_id)
+        after, old = self._count(made.snapshot_id)
+        return Verification(method=METHOD, rows_before=kept, rows_after=after, checksum_equal=not old)
+
+    def take_back(self, run: RunContext) -> None:
+        """Main back to the snapshot before, while nobody else has committed."""
+        made = self._made
+        if made is None:
+            return
+        if (head := self._table.head()) != made.snapshot_id:
+            raise StateDriftedError(f"main stands at {head} by now")
+        self._table.change(
+            f"ALTER TABLE {self._table.name} EXECUTE rollback_to_snapshot(snapshot_id => {made.parent_snapshot_id})",
+            run,
+            operation=OperationType.RETENTION,
+        )
+
+    def discard(self) -> None:
+        """Nothing was staged."""
+
+    def _count(self, snapshot_id: int) -> tuple[int, int]:
+        """Rows that the condition does not name at a snapshot, and those that it does."""
+        condition = f"coalesce({self.step.detail['condition']}, false)"
+        kept, old = self._table.query(
+            f"SELECT count_if(NOT {condition}), count_if({condition}) FROM {_at(self._table, snapshot_id)}"
+        ).first()
+        return int(kept), int(old)
+
+    def _rows_deleted(self, made: TrinoSnapshot) -> int:
+        told = made.summary
+        return int(told.get("deleted-records", 0)) + int(told.get("added-position-deletes", 0))
+
+    def _read_back(self, before: TableHistory, error: CommitStateUnknownError) -> TrinoSnapshot:
+        """The snapshot that the statement made though Trino could not say so.
+
+        Raises BackendUnavailableError when it made none, CommitStateUnknownError when that cannot be told.
+        """
+        wait_until_over(self._table, self.step.detail["sql"], error)
+        known = {one.snapshot_id for one in before.snapshots}
+        new = [one for one in read_history(self._table).snapshots if one.snapshot_id not in known]
+        found = [one for one in new if one.query_id and one.query_id in error.detail]
+        if found:
+            return found[0]
+        raise BackendUnavailableError(f"{error.detail}; read back: no row was deleted") from error
