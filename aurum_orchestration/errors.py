@@ -237,6 +237,26 @@ class EngineError(PermanentError):
     type, title, status = "engine-error", "Failure inside the server", 502
 
 
+class LockTimeoutError(TransientError):
+    """A lock on the engine was not had within the backend's lock_timeout; nothing was changed."""
+
+    type, title, status = "lock-timeout", "Lock not available", 409
+    default_hint = "Run again when whoever holds the lock has ended; nobody's session is ended for it."
+
+
+class StatementTimeoutError(TransientError):
+    """A statement took longer than it may, and was ended."""
+
+    type, title, status = "statement-timeout", "Statement took too long", 504
+    default_hint = "Raise statement_timeout or work_timeout of the backend in fleet.yaml, or run when less is going on."
+
+
+class ProvisioningError(PermanentError):
+    """A server cannot be set up or started on this machine; the detail says why."""
+
+    type, title, status = "provisioning", "Server cannot be set up here", 503
+
+
 class HistoryError(AurumError):
     """Whatever is wrong with the history store. Not raised itself."""
 

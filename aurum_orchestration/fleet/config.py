@@ -107,6 +107,10 @@ class IcebergBackendConfig(TrinoKeys, BackendConfig):
 
 def backend_model(backend_type: Any) -> type[BackendConfig]:
     """The model of a backend type; a type without a model of its own may have any connection key."""
+    if backend_type in {"postgres", "timescale"}:
+        from aurum_orchestration.fleet.postgres import PostgresBackendConfig
+
+        return PostgresBackendConfig
     return IcebergBackendConfig if backend_type == "iceberg" else BackendConfig
 
 

@@ -27,6 +27,9 @@ from aurum_orchestration.fleet.table_id import (
 
 _log = logging.getLogger(__name__)
 
+DATABASE = "database"
+"""Kind of what stands for a whole database, and is there whatever `discover` says."""
+
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 
@@ -127,7 +130,7 @@ class Fleet:
             found
             for name, backend in self.backends.items()
             for found in self._cache.load(name)
-            if discovered_by(backend.discover, found.table)
+            if found.kind == DATABASE or discovered_by(backend.discover, found.table)
         ]
 
     def remember(self, backend: str, tables: Sequence[DiscoveredTable]) -> None:

@@ -22,13 +22,18 @@ from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.checks import CHECKS, ChecksPolicy
 from aurum_orchestration.maintenance.operations.backup import BackupPolicy
 from aurum_orchestration.maintenance.operations.bloat import BloatPolicy
+from aurum_orchestration.maintenance.operations.cleanup import CleanupPolicy
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.floors import below_floor
+from aurum_orchestration.maintenance.operations.logs import LogsPolicy
 from aurum_orchestration.maintenance.operations.manifests import ManifestsPolicy
 from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionPolicy
+from aurum_orchestration.maintenance.operations.reindex import ReindexPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
+from aurum_orchestration.maintenance.operations.sessions import SessionsPolicy
 from aurum_orchestration.maintenance.operations.stats import StatsPolicy
 from aurum_orchestration.maintenance.operations.vacuum import VacuumPolicy
+from aurum_orchestration.maintenance.operations.views import ViewsPolicy
 
 PolicyModels = Mapping[str, type[BaseModel]]
 
@@ -50,12 +55,17 @@ def builtin_policy_models() -> dict[str, type[BaseModel]]:
         **SECTION_MODELS,
         "backup": BackupPolicy,
         "bloat": BloatPolicy,
+        "cleanup": CleanupPolicy,
         "compaction": CompactionPolicy,
+        "logs": LogsPolicy,
         "manifests": ManifestsPolicy,
         "partition_evolution": PartitionEvolutionPolicy,
+        "reindex": ReindexPolicy,
         "retention": RetentionPolicy,
+        "sessions": SessionsPolicy,
         "stats": StatsPolicy,
         "vacuum": VacuumPolicy,
+        "views": ViewsPolicy,
     }
 
 

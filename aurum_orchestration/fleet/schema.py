@@ -14,6 +14,8 @@ from pydantic.json_schema import models_json_schema
 from aurum_orchestration.fleet.config import BackendConfig, FleetConfig, IcebergBackendConfig, TableRule
 from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.policy import PolicyModels, builtin_policy_models
+from aurum_orchestration.fleet.postgres import PostgresBackendConfig
+from aurum_orchestration.fleet.rule_groups import RuleGroup
 
 _ABOUT = ("title", "description", "default")
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
@@ -22,8 +24,8 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
-    shapes: list[type[BaseModel]] = [FleetConfig, BackendConfig, IcebergBackendConfig, TableRule, *models.values()]
-    shapes.append(NotificationRule)
+    backends = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig]
+    shapes: list[type[BaseModel]] = [FleetConfig, *backends, TableRule, *models.values(), NotificationRule, RuleGroup]
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)
     definitions = schema["$defs"]
@@ -35,7 +37,7 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {operation: references[model, "validation"] for operation, model in sorted(models.items())},
     }
-    for shape in shapes[:4]:
+    for shape in (FleetConfig, *backends, TableRule):
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties["policy"] = {"$ref": "#/$defs/Policies", "description": properties["policy"]["description"]}
     for shape in shapes[1:]:
@@ -45,7 +47,11 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     whole["properties"]["backends"]["additionalProperties"] = {
         "if": {"properties": {"type": {"const": "iceberg"}}},
         "then": references[IcebergBackendConfig, "validation"],
-        "else": references[BackendConfig, "validation"],
+        "else": {
+            "if": {"properties": {"type": {"enum": ["postgres", "timescale"]}}},
+            "then": references[PostgresBackendConfig, "validation"],
+            "else": references[BackendConfig, "validation"],
+        },
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

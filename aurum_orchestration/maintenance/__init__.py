@@ -12,6 +12,8 @@ from aurum_orchestration.lazy import lazy_exports
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.timescale.backend import TimescaleMaintenanceBackend
     from aurum_orchestration.maintenance.executor import MaintenanceExecutor
     from aurum_orchestration.maintenance.factory import MaintenanceFactory
     from aurum_orchestration.maintenance.health_checks import HealthCheckProvider, HealthCheckResult
@@ -37,6 +39,8 @@ _WHERE = {
     "MaintenanceService": "service",
     "MaintenanceStatus": "interfaces",
     "OperationType": "interfaces",
+    "PostgresMaintenanceBackend": "backends.postgres.backend",
+    "TimescaleMaintenanceBackend": "backends.timescale.backend",
     "create_maintenance_service": "service",
 }
 
@@ -53,6 +57,8 @@ __all__ = [
     "MaintenanceService",
     "MaintenanceStatus",
     "OperationType",
+    "PostgresMaintenanceBackend",
+    "TimescaleMaintenanceBackend",
     "create_maintenance_service",
 ]
 

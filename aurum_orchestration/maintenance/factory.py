@@ -29,19 +29,28 @@ class MaintenanceFactory:
         {
             "backup": f"{_HERE}.operations.backup:BackupOperation",
             "bloat": f"{_HERE}.operations.bloat:BloatOperation",
+            "cleanup": f"{_HERE}.operations.cleanup:CleanupOperation",
             "compaction": f"{_HERE}.operations.compaction:CompactionOperation",
+            "logs": f"{_HERE}.operations.logs:LogsOperation",
             "manifests": f"{_HERE}.operations.manifests:ManifestsOperation",
             "partition_evolution": f"{_HERE}.operations.partition_evolution:PartitionEvolutionOperation",
+            "reindex": f"{_HERE}.operations.reindex:ReindexOperation",
             "retention": f"{_HERE}.operations.retention:RetentionOperation",
+            "sessions": f"{_HERE}.operations.sessions:SessionsOperation",
             "stats": f"{_HERE}.operations.stats:StatsOperation",
             "vacuum": f"{_HERE}.operations.vacuum:VacuumOperation",
+            "views": f"{_HERE}.operations.views:ViewsOperation",
         },
         "aurum_orchestration.operations",
     )
     _backends: ClassVar[Registry[BaseMaintenanceBackend]] = Registry(
         "backend type",
         f"{_HERE}.backends.base:BaseMaintenanceBackend",
-        {"iceberg": f"{_HERE}.backends.iceberg.backend:IcebergMaintenanceBackend"},
+        {
+            "iceberg": f"{_HERE}.backends.iceberg.backend:IcebergMaintenanceBackend",
+            "postgres": f"{_HERE}.backends.postgres.backend:PostgresMaintenanceBackend",
+            "timescale": f"{_HERE}.backends.timescale.backend:TimescaleMaintenanceBackend",
+        },
         "aurum_orchestration.backends",
     )
 

@@ -19,7 +19,11 @@ class Metric(NamedTuple):
 HEALTH_METRICS: Mapping[str, Metric] = {
     "data_files": Metric("files", "Live data files of the current snapshot."),
     "data_bytes": Metric("bytes", "Size of the live data files on storage."),
-    "rows": Metric("rows", "Rows in the live data files. Rows that delete files hide are still counted."),
+    "rows": Metric(
+        "rows",
+        "Iceberg: rows in the live data files, those that delete files hide included. PostgreSQL: live rows, as the "
+        "server counts them.",
+    ),
     "avg_file_bytes": Metric("bytes", "`data_bytes` over `data_files`; 0 without files."),
     "small_files": Metric(
         "files",
@@ -32,7 +36,9 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "excess_files": Metric(
         "files", "Files fewer after a compaction with the table's policy. An upper estimate unless `exact` is 1."
     ),
-    "partitions": Metric("partitions", "Partitions with live data files. Only where it is known."),
+    "partitions": Metric(
+        "partitions", "Partitions with live data files; partitions or chunks of a PostgreSQL table. Only where known."
+    ),
     "delete_files": Metric("files", "Live delete files of all kinds, deletion vectors included."),
     "position_delete_rows": Metric("rows", "Entries in position delete files and deletion vectors."),
     "equality_delete_files": Metric("files", "Live equality delete files. Only where it is known."),
@@ -51,6 +57,53 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "metadata_bytes": Metric("bytes", "Size of the current table metadata file, which every commit writes anew."),
     "format_version": Metric("version", "Version of the Iceberg format that the table has."),
     "seconds_since_commit": Metric("seconds", "Age of the current snapshot when it was measured."),
+    "dead_tuples": Metric("rows", "Dead rows that are still stored, as the server counts them."),
+    "dead_tuple_ratio": Metric("share", "`dead_tuples` over dead and live rows."),
+    "table_bytes": Metric("bytes", "Size of the table with its TOAST, without indexes; of all partitions or chunks."),
+    "index_bytes": Metric("bytes", "Size of its indexes."),
+    "indexes": Metric("indexes", "Indexes of the table, of its partitions or chunks."),
+    "table_bloat_bytes": Metric(
+        "bytes", "Estimate of the space in the table that rows do not use. Only where analyzed."
+    ),
+    "table_bloat_ratio": Metric("share", "`table_bloat_bytes` over the size of what was estimated."),
+    "index_bloat_bytes": Metric("bytes", "Estimate of the space in b-tree indexes that entries do not use."),
+    "index_bloat_ratio": Metric("share", "`index_bloat_bytes` over the size of the indexes that were estimated."),
+    "worst_index_bloat_bytes": Metric("bytes", "The same of the index that has most of it."),
+    "worst_index_bloat_ratio": Metric("share", "Share of unused space in that index."),
+    "xid_age": Metric("transactions", "Transactions since the oldest row that is not frozen."),
+    "xid_age_share": Metric(
+        "share", "`xid_age` over the table's autovacuum_freeze_max_age; at 1 a forced vacuum comes."
+    ),
+    "multixact_age": Metric("multixacts", "The same in multixact ids."),
+    "seconds_since_vacuum": Metric(
+        "seconds", "Age of the last vacuum, autovacuum included. Absent: never, or forgotten."
+    ),
+    "seconds_since_analyze": Metric(
+        "seconds", "Age of the last ANALYZE, of whichever kind. Absent: never, or forgotten."
+    ),
+    "autovacuum_debt": Metric(
+        "times", "`dead_tuples` over those at which autovacuum comes: threshold + factor x rows."
+    ),
+    "rows_changed_since_analyze": Metric("rows", "Rows inserted, updated or deleted since the last ANALYZE."),
+    "analyze_debt": Metric("times", "The same over those at which autovacuum analyzes."),
+    "invalid_indexes": Metric(
+        "indexes", "Indexes that a killed CREATE or REINDEX CONCURRENTLY left; written, never read."
+    ),
+    "unused_index_bytes": Metric(
+        "bytes", "Size of indexes that no query used since statistics began, constraints' apart."
+    ),
+    "database_bytes": Metric("bytes", "Size of the database."),
+    "connections": Metric("connections", "Clients connected to the database, us included."),
+    "connections_share": Metric("share", "Clients of the whole server over max_connections."),
+    "longest_transaction_seconds": Metric("seconds", "Age of the oldest transaction of a client in the database."),
+    "wraparound_share": Metric(
+        "share", "Age of the oldest transaction or multixact id over 2^31, where the server stops."
+    ),
+    "cache_hit_ratio": Metric("share", "Blocks found in shared buffers over blocks asked for, since statistics began."),
+    "materialized_views": Metric("views", "Materialized views of the database."),
+    "cleanup_groups": Metric("groups", "Rule groups that fleet.yaml has for `cleanup` of the backend."),
+    "logs_groups": Metric("groups", "Rule groups that fleet.yaml has for `logs`."),
+    "sessions_groups": Metric("groups", "Rule groups that fleet.yaml has for `sessions`."),
     "exact": Metric("0 or 1", "1 when manifests were read, 0 when file numbers are estimates from the summary."),
     "debt_score": Metric("points", "0 (nothing to win) to 100, from the numbers above: [planner.md](planner.md)."),
 }
@@ -93,8 +146,19 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "refs_removed": Metric("refs", "Branches and tags removed: past their own age, or replaced by newer backups."),
     "files_checked": Metric("files", "Data and delete files of the snapshot that were looked for and found."),
     "bytes_checked": Metric("bytes", "Size of these files."),
+    "dead_tuples_removed": Metric("rows", "Dead rows whose space can be used again."),
+    "dead_tuples_left": Metric("rows", "Dead rows that somebody may still see; the warning names who."),
+    "bytes_freed": Metric("bytes", "Bytes that the table and its indexes take less on disk."),
+    "xids_frozen": Metric("transactions", "By how much the age of the oldest row that is not frozen went down."),
+    "tables_analyzed": Metric("tables", "Tables whose statistics were collected anew."),
+    "bloat_bytes": Metric(
+        "bytes", "Space in the table and its b-tree indexes that nothing uses: estimated, or `exact`ly."
+    ),
     "reports": Metric("reports", "Reports made; each is in the detail of its step."),
     "columns": Metric("columns", "Primitive columns in the report, nested ones included."),
+    "columns_counted": Metric("columns", "Columns whose distinct values were counted over all rows and stored."),
+    "statistics_bytes": Metric("bytes", "Size of the statistics file written."),
+    "statistics_taken_back": Metric("files", "Statistics files that an undo detached from their snapshot."),
     "reclaimable_bytes": Metric("bytes", "Bytes that can be won back, added up over the parts of the report."),
     "reclaimable_files": Metric("files", "Files fewer when they are."),
     "live_bytes": Metric("bytes", "Size of the live data and delete files and of the manifests that list them."),

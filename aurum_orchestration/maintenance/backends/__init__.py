@@ -9,9 +9,21 @@ from aurum_orchestration.lazy import lazy_exports
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.timescale.backend import TimescaleMaintenanceBackend
 
-_WHERE = {"BaseMaintenanceBackend": "base", "IcebergMaintenanceBackend": "iceberg.backend"}
+_WHERE = {
+    "BaseMaintenanceBackend": "base",
+    "IcebergMaintenanceBackend": "iceberg.backend",
+    "PostgresMaintenanceBackend": "postgres.backend",
+    "TimescaleMaintenanceBackend": "timescale.backend",
+}
 
-__all__ = ["BaseMaintenanceBackend", "IcebergMaintenanceBackend"]
+__all__ = [
+    "BaseMaintenanceBackend",
+    "IcebergMaintenanceBackend",
+    "PostgresMaintenanceBackend",
+    "TimescaleMaintenanceBackend",
+]
 
 __getattr__ = lazy_exports(__name__, _WHERE)

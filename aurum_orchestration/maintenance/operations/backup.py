@@ -39,7 +39,27 @@ class BackupParameters(OperationParameters):
         description="Older backups under this name beyond so many are removed, once a newer one is verified.",
     )
 
-    @field_validator("name")
+    path: str | None = Field(
+        default=None,
+        description="PostgreSQL and SQLite: folder or URL (s3://bucket/prefix) that backups are written to.",
+    )
+    file_name: str = Field(
+        default="backup_{db}_{timestamp}",
+        description="PostgreSQL and SQLite: name of a backup, without its ending; {db} becomes the database's name.",
+    )
+    format: Literal["directory", "custom", "plain"] = Field(
+        default="custom",
+        description="PostgreSQL: format of pg_dump; directory is written by several jobs, plain is SQL.",
+    )
+    jobs: int = Field(default=2, ge=1, le=64, description="PostgreSQL: tables dumped at once, with format directory.")
+    compress: int = Field(default=5, ge=0, le=9, description="PostgreSQL: level of compression; 0: none.")
+    verify: Literal["list", "restore"] = Field(
+        default="list",
+        description="PostgreSQL: list: read the backup's table of contents. restore: also restore it into a scratch "
+        "database and compare row counts.",
+    )
+
+    @field_validator("name", "file_name")
     @classmethod
     def _has_a_timestamp(cls, name: str) -> str:
         if name.count(TIMESTAMP) != 1:

@@ -32,6 +32,17 @@ class BloatParameters(OperationParameters):
     orphans_older_than_days: float = Field(
         default=3, ge=0, allow_inf_nan=False, description="Younger files may belong to a commit that is under way."
     )
+    exact: bool = Field(
+        default=False,
+        description="PostgreSQL: read the table with the extension pgstattuple instead of estimating; it takes as long as "
+        "reading the whole table.",
+    )
+    report_from_ratio: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="PostgreSQL: tables and indexes from this share of unused space on are listed.",
+    )
 
 
 class BloatPolicy(TriggerPolicy, BloatParameters):

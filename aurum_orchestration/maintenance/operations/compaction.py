@@ -74,6 +74,28 @@ class CompactionParameters(OperationParameters):
     verify: bool = Field(
         default=True, description="Read back what was written and compare row count and checksum before the commit."
     )
+    online_rewrite: bool = Field(
+        default=False, description="PostgreSQL: rewrite the table with pg_repack. False: a table is never rewritten."
+    )
+    vacuum_full: bool = Field(
+        default=False,
+        description="PostgreSQL: rewrite with VACUUM FULL where pg_repack cannot; it locks readers and writers out.",
+    )
+    min_bloat_ratio: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="PostgreSQL: a table is worth a rewrite from this share of unused space on.",
+    )
+    min_bloat_mb: float = Field(
+        default=1024, ge=0, allow_inf_nan=False, description="PostgreSQL: and from so many MiB of unused space on."
+    )
+    wait_timeout_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=86_400,
+        description="PostgreSQL: how long pg_repack waits for its locks before it gives up.",
+    )
 
 
 class CompactionPolicy(TriggerPolicy, CompactionParameters):

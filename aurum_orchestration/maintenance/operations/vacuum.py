@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,20 +37,57 @@ class VacuumParameters(FlooredParameters, OperationParameters):
         default=False,
         description="Where metadata of another table lies: False refuses, True takes it for a dropped table's.",
     )
+    analyze: bool = Field(default=True, description="PostgreSQL: collect the planner's statistics in the same pass.")
+    freeze: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="PostgreSQL: FREEZE. auto: when the table's transaction ids are freeze_at_share of "
+        "autovacuum_freeze_max_age old.",
+    )
+    freeze_at_share: float = Field(
+        default=0.75,
+        gt=0,
+        le=1,
+        description="PostgreSQL: share of autovacuum_freeze_max_age from which on rows are frozen.",
+    )
+    parallel_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="PostgreSQL: workers for the table's indexes at most. None: as the server decides; 0: none.",
+    )
+    cost_delay_ms: float = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="PostgreSQL: vacuum_cost_delay, the pauses that leave the disk to others. 0: at full speed.",
+    )
+    truncate: bool = Field(
+        default=True,
+        description="PostgreSQL: give empty pages at the end of the table back to the disk, under a short exclusive lock "
+        "that is given up when others wait. False: never.",
+    )
 
 
 class VacuumPolicy(TriggerPolicy, VacuumParameters):
     """The ``vacuum`` section of a policy."""
 
+    trigger_autovacuum_debt: float = Field(
+        default=1.5,
+        gt=0,
+        allow_inf_nan=False,
+        description="PostgreSQL: the planner starts it at so many times the dead rows at which autovacuum should have.",
+    )
     cooldown_minutes: int = Field(
         default=7 * 24 * 60,
         ge=0,
-        description="Minutes after a vacuum of the table before the planner looks for orphans again.",
+        description="Minutes after a vacuum of the table before the planner repeats it, or looks for orphans again.",
     )
 
 
 class VacuumOperation(BaseMaintenanceOperation):
-    """Finds files under a table's locations that no snapshot, ref or metadata refers to, and sets them aside.
+    """Gives space back: orphan files of an Iceberg table, dead rows of a PostgreSQL one.
+
+    Files under a table's locations that no snapshot, ref or metadata refers to are set aside.
 
     After `quarantine_days` a later vacuum deletes them; until then an undo puts them back.
     """

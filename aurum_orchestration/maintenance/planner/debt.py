@@ -83,4 +83,8 @@ def debt_score(health: TableHealth) -> float:
     metrics = health.metrics
     if not metrics:
         return 0.0
+    if "table_bytes" in metrics or "database_bytes" in metrics:
+        from aurum_orchestration.maintenance.planner import databases
+
+        return round(databases.debt(metrics), 2)
     return round(files_points(metrics) + deletes_points(metrics) + history_points(metrics), 2)

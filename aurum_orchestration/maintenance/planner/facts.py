@@ -15,6 +15,20 @@ GIB = 1024**3
 NEVER_STARTED = frozenset({"lease-held"})
 """Types of problems of runs that did not touch their table: they are neither failures nor runs."""
 
+_WON = (
+    "rows_deleted",
+    "rows_archived",
+    "dead_tuples_removed",
+    "bytes_freed",
+    "xids_frozen",
+    "indexes_rebuilt",
+    "views_refreshed",
+    "tables_analyzed",
+    "partitions_dropped",
+    "backups_written",
+)
+"""Numbers of operations on databases that show a gain."""
+
 _INTERRUPTED = frozenset({MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED})
 _ENDED = _INTERRUPTED | {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}
 
@@ -66,7 +80,7 @@ def gained(metrics: Mapping[str, float]) -> bool:
         or metrics.get("files_deleted", 0) > 0
         or metrics.get("files_quarantined", 0) > 0
         or metrics.get("snapshots_expired", 0) > 0
-        or metrics.get("rows_deleted", 0) > 0
+        or any(metrics.get(name, 0) > 0 for name in _WON)
     )
 
 

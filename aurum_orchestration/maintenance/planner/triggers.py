@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain, OperationType
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
-from aurum_orchestration.maintenance.planner import reclaim, upkeep
+from aurum_orchestration.maintenance.planner import databases, reclaim, upkeep
 from aurum_orchestration.maintenance.planner.assessment import Assessment, Trigger
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
 from aurum_orchestration.maintenance.planner.debt import deletes_points, files_points, number
@@ -84,16 +84,30 @@ def _deletes(metrics: Mapping[str, float], small: Gain, facts: RunFacts) -> Asse
     )
 
 
+def _first_of(*triggers: Trigger) -> Trigger:
+    """What the first trigger says that is meant for this kind of table."""
+
+    def trigger(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
+        return next((found for one in triggers if (found := one(metrics, policy, facts)) is not None), None)
+
+    return trigger
+
+
 TRIGGERS: Mapping[str, Trigger] = {
-    OperationType.COMPACTION.value: compaction,
+    OperationType.COMPACTION.value: _first_of(databases.compaction, compaction),
     OperationType.MANIFESTS.value: upkeep.manifests,
-    OperationType.BACKUP.value: upkeep.by_the_calendar,
+    OperationType.BACKUP.value: _first_of(databases.whole_database, upkeep.by_the_calendar),
     OperationType.BLOAT.value: upkeep.by_the_calendar,
-    OperationType.STATS.value: upkeep.by_the_calendar,
-    OperationType.RETENTION.value: reclaim.retention,
-    OperationType.VACUUM.value: reclaim.vacuum,
+    OperationType.STATS.value: _first_of(databases.stats, upkeep.by_the_calendar),
+    OperationType.RETENTION.value: _first_of(databases.retention, reclaim.retention),
+    OperationType.VACUUM.value: _first_of(databases.vacuum, reclaim.vacuum),
+    OperationType.REINDEX.value: databases.reindex,
+    OperationType.CLEANUP.value: databases.groups_of(OperationType.CLEANUP.value),
+    OperationType.LOGS.value: databases.groups_of(OperationType.LOGS.value),
+    OperationType.SESSIONS.value: databases.groups_of(OperationType.SESSIONS.value),
+    OperationType.VIEWS.value: databases.views,
 }
-"""The operations that the planner starts by itself."""
+"""The operations that the planner starts by itself. A trigger goes by the metrics that its kind of table has."""
 
 
 def _numbers(metrics: Mapping[str, float], excess: float, target_mb: int, *, carry_on: bool) -> str:

@@ -1,0 +1,1 @@
+"""PostgreSQL: one package per operation, and what they share."""

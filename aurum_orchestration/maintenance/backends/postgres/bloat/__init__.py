@@ -1,0 +1,1 @@
+"""The report on bloat of PostgreSQL tables and indexes."""

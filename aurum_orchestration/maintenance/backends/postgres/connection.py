@@ -1,0 +1,238 @@
+"""Sessions on one database: pooled, named after what runs in them, bounded by timeouts, cancelled with their run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+import psycopg_pool
+from psycopg import sql
+from psycopg.rows import namedtuple_row
+from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_after_attempt, wait_random_exponential
+
+from aurum_orchestration.errors import BackendUnavailableError, CommitConflictError, LockTimeoutError
+from aurum_orchestration.fleet.postgres import PostgresBackendConfig
+from aurum_orchestration.maintenance.backends.postgres.errors import as_typed, typed_errors
+from aurum_orchestration.maintenance.interfaces import RunContext
+
+T = TypeVar("T")
+Query = LiteralString | sql.SQL | sql.Composed
+"""Text of a statement: a constant, or composed by psycopg.sql. Never a formatted string."""
+
+ATTEMPTS = 5
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""How often, and at what distance in seconds (doubling, with jitter), a lock that was not had is asked for again."""
+
+CANCEL_EVERY = 0.25
+"""Seconds between two looks at whether the run is to stop, and between two requests to the server to stop."""
+
+_APPLICATION_NAME = 63  # the server cuts off what is longer
+
+
+class Session:
+    """One connection in use, in autocommit. Errors are typed; every statement is bounded by the timeouts."""
+
+    def __init__(self, connection: psycopg.Connection[Any], run: RunContext | None) -> None:
+        self.connection = connection
+        self.run = run
+
+    @property
+    def pid(self) -> int:
+        """The process on the server."""
+        return self.connection.info.backend_pid
+
+    def rows(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[Any]:
+        """The rows of a statement, as named tuples."""
+        self._check()
+        with typed_errors(self.run), self.connection.cursor(row_factory=namedtuple_row) as cursor:
+            return cursor.execute(query, parameters).fetchall()
+
+    def tuples(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a statement as plain tuples, for many rows at once."""
+        self._check()
+        with typed_errors(self.run), self.connection.cursor() as cursor:
+            return cursor.execute(query, parameters).fetchall()
+
+    def row(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:
+        """The first row, None when there is none."""
+        found = self.rows(query, parameters)
+        return found[0] if found else None
+
+    def value(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:
+        """The first value of the first row, None when there is none."""
+        found = self.row(query, parameters)
+        return found[0] if found else None
+
+    def execute(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> int:
+        """Run a statement; how many rows it touched."""
+        self._check()
+        with typed_errors(self.run), self.connection.cursor() as cursor:
+            return cursor.execute(query, parameters).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Statements that count together or not at all."""
+        with typed_errors(self.run), self.connection.transaction():
+            yield
+
+    def set(self, **settings: str | float) -> None:
+        """Server settings for this session, such as ``vacuum_cost_delay="2ms"``; the pool resets them."""
+        for name, value in settings.items():
+            self.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
+
+    def _check(self) -> None:
+        if self.run is not None:
+            self.run.check()
+
+
+class Sessions:
+    """The connections to one database. Nothing is opened before the first session; safe to use from threads."""
+
+    def __init__(self, config: PostgresBackendConfig) -> None:
+        self.config = config
+        self._guard = threading.Lock()
+        self._opened: psycopg_pool.ConnectionPool[psycopg.Connection[Any]] | None = None
+
+    @contextmanager
+    def look(self, operation: str = "measure", run: RunContext | None = None) -> Iterator[Session]:
+        """A session for statements that only look, bounded by statement_timeout."""
+        with self._session(operation, run, self.config.statement_timeout) as session:
+            yield session
+
+    @contextmanager
+    def work(self, operation: str, run: RunContext | None) -> Iterator[Session]:
+        """A session for the work itself, bounded by work_timeout. Without a run nothing cancels it."""
+        with self._session(operation, run, self.config.work_timeout) as session:
+            yield session
+
+    @contextmanager
+    def _session(self, operation: str, run: RunContext | None, seconds: float) -> Iterator[Session]:
+        with self._connection() as connection:
+            with typed_errors(run):
+                connection.execute(
+                    "SELECT set_config('application_name', %s, false), set_config('statement_timeout', %s, false)",
+                    (application_name(operation, run), f"{int(seconds * 1000)}ms"),
+                )
+            with _cancelled_with(connection, run):
+                yield Session(connection, run)
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        pool = self._pool()
+        try:
+            connection = pool.getconn(timeout=self.config.connect_timeout)
+        except psycopg_pool.PoolTimeout as error:
+            self.probe()  # the pool does not tell why it has no connection
+            raise BackendUnavailableError(
+                f"no connection became free within {self.config.connect_timeout} s",
+                hint="Raise pool_size, or lower max_parallel of the backend.",
+            ) from error
+        try:
+            yield connection
+        finally:
+            pool.putconn(connection)
+
+    def probe(self) -> None:
+        """Open a connection and close it. Raises what is wrong."""
+        try:
+            psycopg.connect(self.config.conninfo(), **self.options).close()
+        except psycopg.Error as error:
+            raise as_typed(error, doing="cannot connect") from error
+
+    def _pool(self) -> psycopg_pool.ConnectionPool[psycopg.Connection[Any]]:
+        with self._guard:
+            if self._opened is None:
+                pool: psycopg_pool.ConnectionPool[psycopg.Connection[Any]] = psycopg_pool.ConnectionPool(
+                    self.config.conninfo(),
+                    kwargs=self.options,
+                    min_size=0,
+                    max_size=self.config.pool_size,
+                    max_idle=60,
+                    open=False,
+                    check=psycopg_pool.ConnectionPool.check_connection,
+                    configure=self._configure,
+                    reset=self._reset,
+                    name="aurum",
+                )
+                pool.open()
+                self._opened = pool
+            return self._opened
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How connections are made, besides where to."""
+        # prepared statements do not survive a pooler between us and the server
+        return {"autocommit": True, "prepare_threshold": None, "application_name": "aurum"}
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute(
+            "SELECT set_config('lock_timeout', %s, false), set_config('timezone', 'UTC', false), "
+            "set_config('idle_in_transaction_session_timeout', '60s', false)",
+            (f"{int(self.config.lock_timeout * 1000)}ms",),
+        )
+
+    def _reset(self, connection: psycopg.Connection[Any]) -> None:
+        connection.execute("SELECT pg_advisory_unlock_all()")
+        connection.execute("RESET ALL")
+        self._configure(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._guard:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+
+def application_name(operation: str, run: RunContext | None) -> str:
+    """How our sessions are named on the server: ``aurum:<operation>:<run>``."""
+    return f"aurum:{operation}:{run.operation_id if run else '-'}"[:_APPLICATION_NAME]
+
+
+def patiently(work: Callable[[], T], run: RunContext | None = None, *, attempts: int = ATTEMPTS) -> T:
+    """Do work that is complete on its own, again when it did not get a lock or was in conflict with another.
+
+    Between the attempts nothing is held, so nobody queues behind us. Raises the last error.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type((LockTimeoutError, CommitConflictError)),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+        sleep=sleep_using_event(run.cancelled if run else threading.Event()),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+@contextmanager
+def _cancelled_with(connection: psycopg.Connection[Any], run: RunContext | None) -> Iterator[None]:
+    """Within, what runs on the connection is cancelled on the server as soon as the run is."""
+    if run is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(CANCEL_EVERY):
+            if run.cancelled.is_set():
+                # again and again: a request between two statements hits none
+                _request_cancel(connection)
+
+    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _request_cancel(connection: psycopg.Connection[Any]) -> None:
+    """Ask the server to stop what runs on the connection; that this fails changes nothing."""
+    try:
+        connection.cancel_safe(timeout=5)
+    except psycopg.Error:
+        return

@@ -1,0 +1,128 @@
+"""Who keeps dead rows from being removed, and what else stands in a maintenance's way.
+
+A dead row can go once nobody can see it any more. The oldest that somebody can see is the xmin horizon of the
+database; it is held by open transactions, prepared ones, replication slots and standbys that send feedback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aurum_orchestration.maintenance.backends.postgres.connection import Session
+
+LONG_SECONDS = 300
+"""Transactions and queries that are older than this are warned of before work starts."""
+
+_HOLDERS = """
+SELECT * FROM (
+  SELECT CASE WHEN backend_type = 'walsender' THEN 'standby' ELSE 'session' END AS kind,
+         pid::text AS name, usename::text AS "user", application_name AS application, state,
+         greatest(age(backend_xmin), age(backend_xid)) AS xids, xact_start AS since
+    FROM pg_stat_activity
+   WHERE (datname = current_database() OR backend_type = 'walsender')
+     AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()
+     AND coalesce(query, '') !~ '^autovacuum:' AND application_name !~ '^aurum:vacuum:'
+  UNION ALL
+  SELECT 'slot', slot_name::text, NULL, NULL, CASE WHEN active THEN 'active' ELSE 'inactive' END, age(xmin), NULL
+    FROM pg_replication_slots WHERE xmin IS NOT NULL
+  UNION ALL
+  SELECT 'prepared transaction', gid, owner::text, NULL, NULL, age(transaction), prepared
+    FROM pg_prepared_xacts WHERE database = current_database()
+) holders ORDER BY xids DESC NULLS LAST
+"""
+# VACUUM itself holds nothing back: its xmin is ignored by other vacuums
+
+_LONG = """
+SELECT pid, usename::text AS "user", application_name AS application, state,
+       extract(epoch FROM now() - xact_start)::float8 AS seconds
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+   AND xact_start < now() - make_interval(secs => %s)
+ ORDER BY xact_start
+ LIMIT 5
+"""
+
+_LOCKS = """
+SELECT a.pid, a.usename::text AS "user", a.application_name AS application, l.mode, l.granted, a.backend_type AS worker,
+       left(a.query, 80) AS query
+  FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+ WHERE l.locktype = 'relation' AND l.relation = %s::oid AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                  'AccessExclusiveLock')
+ ORDER BY l.granted DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the horizon: what kind of thing, its name, and how old what it can see is."""
+
+    kind: str
+    name: str
+    user: str | None
+    application: str | None
+    state: str | None
+    xids: int
+    since: datetime | None
+
+    def __str__(self) -> str:
+        named = f"pid {self.name}" if self.kind in {"session", "standby"} else repr(self.name)
+        told = [f"user {self.user}"] if self.user else []
+        told += [self.application] if self.application else []
+        told += [self.state] if self.state else []
+        if self.since is not None:
+            told.append(f"open for {self.seconds:,.0f} s")
+        return f"{self.kind} {named} ({', '.join([*told, f'{self.xids:,} transactions back'])})"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it has been open, 0 where the server does not tell."""
+        return max(0.0, (datetime.now(UTC) - self.since).total_seconds()) if self.since else 0.0
+
+
+def holders(session: Session) -> list[Holder]:
+    """Who holds the horizon of the database, the one furthest back first."""
+    return [Holder(*row) for row in session.tuples(_HOLDERS) if row[5] is not None]
+
+
+def long_transactions(session: Session, seconds: float = LONG_SECONDS) -> list[str]:
+    """Sentences about transactions older than that."""
+    return [
+        f"pid {row.pid} (user {row.user}{f', {row.application}' if row.application else ''}, {row.state}) has had a "
+        f"transaction open for {row.seconds:,.0f} s"
+        for row in session.rows(_LONG, (seconds,))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Locker:
+    """Another session's lock on a table that keeps maintenance away from it, or waits for one."""
+
+    pid: int
+    user: str | None
+    application: str | None
+    mode: str
+    granted: bool
+    worker: str
+    query: str
+
+    @property
+    def autovacuum(self) -> bool:
+        """Whether it is an autovacuum of the table."""
+        return self.worker == "autovacuum worker"
+
+    @property
+    def wraparound(self) -> bool:
+        """Whether it is the autovacuum that nobody can put off."""
+        return self.autovacuum and "to prevent wraparound" in self.query
+
+    def __str__(self) -> str:
+        who = f"pid {self.pid}, {self.worker}" + (f", user {self.user}" if self.user else "")
+        return f"{who}{f', {self.application}' if self.application else ''} ({self.query})"
+
+
+def lockers(session: Session, oid: int) -> list[Locker]:
+    """Who has, or waits for, a lock on the table that conflicts with VACUUM and with CONCURRENTLY."""
+    return [Locker(*row) for row in session.tuples(_LOCKS, (oid,))]

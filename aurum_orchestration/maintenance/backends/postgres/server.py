@@ -1,0 +1,138 @@
+"""What kind of server it is, who we are there, and what that rules out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.fleet.postgres import PostgresBackendConfig
+from aurum_orchestration.maintenance.backends.postgres.errors import as_typed
+
+OLDEST, NEWEST = 14, 18
+"""Major versions that the tests run on. Older ones are refused."""
+
+_POOLER_TRIES = 3
+
+_FACTS = """
+SELECT current_setting('server_version_num')::int AS version,
+       current_setting('server_version') AS version_text,
+       current_database() AS database,
+       (SELECT oid FROM pg_database WHERE datname = current_database())::bigint AS database_oid,
+       current_user::text AS "user",
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       (SELECT pg_has_role(current_user, datdba, 'USAGE') FROM pg_database
+         WHERE datname = current_database()) AS owns_database,
+       ARRAY(SELECT rolname::text FROM pg_roles
+              WHERE rolname LIKE 'pg\\_%' AND pg_has_role(current_user, oid, 'USAGE')) AS roles,
+       pg_is_in_recovery() AS replica,
+       current_setting('default_transaction_read_only')::bool AS read_only,
+       (SELECT coalesce(jsonb_object_agg(extname, extversion), '{}') FROM pg_extension) AS extensions,
+       current_setting('timescaledb.license', true) AS timescale_license,
+       current_setting('block_size')::int AS block_size,
+       current_setting('autovacuum')::bool AS autovacuum,
+       current_setting('autovacuum_freeze_max_age')::bigint AS freeze_max_age,
+       current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_freeze_max_age,
+       pg_backend_pid() AS pid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """One database of a server, as the role sees it.
+
+    ``version`` is PostgreSQL's number, e.g. 170002; ``roles`` the predefined roles that we have the rights of;
+    ``timescale_license`` is ``apache``, ``timescale`` or None without TimescaleDB; ``pooler``: something
+    stands between us and the server.
+    """
+
+    version: int
+    version_text: str
+    database: str
+    database_oid: int
+    user: str
+    superuser: bool
+    owns_database: bool
+    roles: frozenset[str]
+    replica: bool
+    read_only: bool
+    extensions: Mapping[str, str]
+    timescale_license: str | None
+    block_size: int
+    autovacuum: bool
+    freeze_max_age: int
+    multixact_freeze_max_age: int
+    pooler: bool
+
+    @property
+    def major(self) -> int:
+        """The major version, e.g. 17."""
+        return self.version // 10_000
+
+    @property
+    def timescale_edition(self) -> str | None:
+        """``tsl`` or ``apache``; None without TimescaleDB."""
+        if "timescaledb" not in self.extensions:
+            return None
+        return "tsl" if self.timescale_license == "timescale" else "apache"
+
+    @property
+    def maintains_everything(self) -> bool:
+        """Whether the role may vacuum, analyze and reindex every table: superuser or pg_maintain (from 17 on)."""
+        return self.superuser or "pg_maintain" in self.roles
+
+    def refuse_writes(self, operation: str) -> None:
+        """Raise UnsupportedError when this server takes none."""
+        if self.replica:
+            raise UnsupportedError(
+                f"the server is a replica, {operation} has to run on its primary",
+                operation=operation,
+                hint="Name the primary in fleet.yaml, or give several hosts and target_session_attrs: primary.",
+            )
+        if self.read_only:
+            raise UnsupportedError(
+                f"default_transaction_read_only is on, so {operation} cannot write", operation=operation
+            )
+
+
+def detect(config: PostgresBackendConfig, options: Mapping[str, Any]) -> ServerFacts:
+    """Look at the server over a connection of its own, which changes no setting.
+
+    Raises UnsupportedError for a version that is too old and for a pooler in transaction mode,
+    BackendUnavailableError and AccessDeniedError when it cannot be reached.
+    """
+    conninfo = config.conninfo()
+    try:
+        with psycopg.connect(conninfo, **options) as connection:
+            with connection.cursor(row_factory=dict_row) as cursor:
+                found = cursor.execute(_FACTS).fetchone() or {}
+            pid = found.pop("pid")
+            pooler = pid != connection.info.backend_pid  # a pooler makes up its own
+            if found["version"] < OLDEST * 10_000:
+                raise UnsupportedError(
+                    f"PostgreSQL {found['version_text']} is too old, {OLDEST} is the oldest that works",
+                    hint="Upgrade the server: versions before it get no security fixes any more.",
+                )
+            if pooler:
+                _refuse_transaction_mode(connection, conninfo, options)
+    except psycopg.Error as error:
+        raise as_typed(error, doing="cannot connect") from error
+    roles = frozenset(found.pop("roles"))
+    return ServerFacts(**found, roles=roles, pooler=pooler)
+
+
+def _refuse_transaction_mode(connection: psycopg.Connection[Any], conninfo: str, options: Mapping[str, Any]) -> None:
+    """In transaction mode two clients share one process of the server; in session mode they never do."""
+    with psycopg.connect(conninfo, **options) as other:
+        for _ in range(_POOLER_TRIES):
+            pids = {one.execute("SELECT pg_backend_pid()").fetchone() for one in (connection, other)}
+            if len(pids) == 1:
+                raise UnsupportedError(
+                    "a pooler in transaction mode stands before the server: timeouts, advisory locks, VACUUM and "
+                    "CONCURRENTLY need sessions of their own",
+                    hint="Name the server itself, or a pool in session mode, in the backend's connection.",
+                )

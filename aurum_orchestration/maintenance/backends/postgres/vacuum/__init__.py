@@ -1,0 +1,1 @@
+"""Vacuum of PostgreSQL tables."""

@@ -1,0 +1,51 @@
+"""What a vacuum is planned from, and judged by afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration.maintenance.backends.postgres.table import PgTable
+
+_STATE = """
+SELECT coalesce(pg_stat_get_live_tuples(c.oid), 0)::float8 AS live,
+       coalesce(pg_stat_get_dead_tuples(c.oid), 0)::float8 AS dead,
+       greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)) AS vacuumed,
+       greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed,
+       coalesce(pg_stat_get_mod_since_analyze(c.oid), 0)::float8 AS changed,
+       greatest(age(c.relfrozenxid), age(nullif(t.relfrozenxid, '0')))::bigint AS xid_age,
+       coalesce((SELECT option_value::bigint FROM pg_options_to_table(c.reloptions)
+                  WHERE option_name = 'autovacuum_freeze_max_age'),
+                current_setting('autovacuum_freeze_max_age')::bigint) AS freeze_max_age,
+       pg_total_relation_size(c.oid)::float8 AS bytes,
+       (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid)::int AS indexes
+  FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND c.reltoastrelid <> 0
+ WHERE c.oid = %s::oid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class VacuumState:
+    """A table as the statistics have it; ``bytes`` with indexes and TOAST."""
+
+    live: float
+    dead: float
+    vacuumed: datetime | None
+    analyzed: datetime | None
+    changed: float
+    xid_age: int
+    freeze_max_age: int
+    bytes: float
+    indexes: int
+
+    @property
+    def freeze_share(self) -> float:
+        """How far the table is on the way to a forced vacuum."""
+        return self.xid_age / self.freeze_max_age
+
+
+def vacuum_state(session: Session, table: PgTable) -> VacuumState | None:
+    """The state now; None when the table is gone."""
+    rows = session.tuples(_STATE, (table.oid,))
+    return VacuumState(*rows[0]) if rows else None

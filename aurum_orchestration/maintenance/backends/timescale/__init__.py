@@ -1,0 +1,1 @@
+"""TimescaleDB: PostgreSQL whose tables may be hypertables."""

@@ -1,0 +1,64 @@
+"""Reindex: indexes that grew far beyond what they hold are built anew beside the old ones, without locking writers out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from aurum_orchestration.errors import RequestError
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.operations.base import (
+    BaseMaintenanceOperation,
+    OperationParameters,
+    TriggerPolicy,
+)
+
+
+class ReindexParameters(OperationParameters):
+    """What a reindex may be told."""
+
+    scope: Literal["bloated", "table", "database"] = Field(
+        default="bloated",
+        description="bloated: indexes from min_bloat_ratio and min_bloat_mb on, and invalid ones that a killed run left. "
+        "table: every index of the table. database: every index of every table; ask for it on the database.",
+    )
+    indexes: list[str] = Field(
+        default_factory=list, description="Only these indexes, by name, whatever their bloat. None: those of scope."
+    )
+    min_bloat_ratio: float = Field(
+        default=0.3, ge=0, le=1, description="An index is bloated from this share of unused space on."
+    )
+    min_bloat_mb: float = Field(
+        default=100, ge=0, allow_inf_nan=False, description="And from so many MiB of unused space on."
+    )
+    free_space_factor: float = Field(
+        default=1.2,
+        ge=1,
+        allow_inf_nan=False,
+        description="The new index stands beside the old one: refuse unless so many times its size are free, where the "
+        "server tells.",
+    )
+
+
+class ReindexPolicy(TriggerPolicy, ReindexParameters):
+    """The ``reindex`` section of a policy."""
+
+    cooldown_minutes: int = Field(
+        default=7 * 24 * 60, ge=0, description="Minutes after a reindex of the table before the planner repeats it."
+    )
+
+
+class ReindexOperation(BaseMaintenanceOperation):
+    """Builds bloated and invalid indexes anew, one at a time, beside the old ones (CONCURRENTLY where there is such a thing)."""
+
+    title = "Reindex database"
+    Parameters = ReindexParameters
+    Policy = ReindexPolicy
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(OperationType.REINDEX)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
+        raise RequestError("a reindex is planned by the service", hint="Use MaintenanceService or aurum.")
