@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 
+from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.spark import ENGINE, SparkCatalog, running
 from benchmarks.compaction import ROWS_A_FILE, compact, floor_seconds, load, timed
 from benchmarks.figures import figure, show
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     if ENGINE.find() is None:
-        print(f"{ENGINE.absence}\nJava 17 or newer and Maven are needed for it.", file=sys.stderr)
+        print(f"{absence(ENGINE)}\nJava 17 or newer and Maven are needed for it.", file=sys.stderr)
         sys.exit(1)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "peers"

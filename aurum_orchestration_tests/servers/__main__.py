@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from aurum_orchestration_tests.servers.cache import ProvisioningError
+from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration_tests.servers.registry import ENGINES
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aurum_orchestration_tests.servers.cache import Engine, Tell, run
+from aurum_orchestration.local.engines.cache import Engine, Tell, run
 
 VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 _NEEDS = "Go builds this engine: version 1.24 or newer, from your system's packages or the Go project."

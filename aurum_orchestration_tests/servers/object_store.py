@@ -18,8 +18,9 @@ import pyarrow.fs as pafs
 import requests
 from botocore.config import Config
 
+from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration_tests.engines import free_port, missing
-from aurum_orchestration_tests.servers.cache import ProvisioningError
+from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.minio import ENGINE
 from aurum_orchestration_tests.servers.process import running
 
@@ -97,7 +98,7 @@ def object_store() -> Iterator[ObjectStore]:
         return
     provisioned = ENGINE.find()
     if provisioned is None:
-        missing("s3", ENGINE.absence)
+        missing("s3", absence(ENGINE))
     folder = Path(tempfile.mkdtemp(prefix="aurum-s3-"))
     store = ObjectStore(f"http://127.0.0.1:{free_port()}", "aurum-tests", uuid.uuid4().hex)
     env = {

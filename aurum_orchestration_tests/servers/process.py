@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from aurum_orchestration_tests.servers.cache import ProvisioningError
+from aurum_orchestration.errors import ProvisioningError
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aurum_orchestration_tests.servers import maven
-from aurum_orchestration_tests.servers.cache import Engine, Tell
+from aurum_orchestration.local.engines import maven
+from aurum_orchestration.local.engines.cache import Engine, Tell
 
 ICEBERG = "1.11.0"
 MAIN_CLASS = "org.apache.iceberg.rest.RESTCatalogServer"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import requests
 
+from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration_tests.engines import free_port, missing
-from aurum_orchestration_tests.servers.cache import ProvisioningError
+from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.process import running
 from aurum_orchestration_tests.servers.rest import ENGINE, MAIN_CLASS
 
@@ -35,7 +36,7 @@ def rest_server(warehouse: str, properties: Mapping[str, str]) -> Iterator[RestS
     """
     provisioned, java = ENGINE.find(), shutil.which("java")
     if provisioned is None:
-        missing("rest", ENGINE.absence)
+        missing("rest", absence(ENGINE))
     if java is None:
         missing("rest", "Java is not installed: the REST catalog needs version 17 or newer")
     folder = Path(tempfile.mkdtemp(prefix="aurum-rest-"))

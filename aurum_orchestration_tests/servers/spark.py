@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aurum_orchestration_tests.servers.cache import Engine, ProvisioningError, Tell, run
-from aurum_orchestration_tests.servers.maven import fetch
+from aurum_orchestration.errors import ProvisioningError
+from aurum_orchestration.local.engines.cache import Engine, Tell, run
+from aurum_orchestration.local.engines.maven import fetch
+from aurum_orchestration_tests.servers import absence
 
 SPARK, ICEBERG = "4.1.4", "1.12.0"
 
@@ -137,7 +139,7 @@ def running(folder: Path, *, memory: str = "1500m", settings: Mapping[str, str] 
     """
     engine, log = ENGINE.find(), folder / "spark.log"
     if engine is None:
-        raise ProvisioningError(ENGINE.absence)
+        raise ProvisioningError(absence(ENGINE))
     options = {
         **_SETTINGS,
         "spark.driver.memory": memory,

@@ -18,6 +18,7 @@ from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.integration.iceberg.support import Rows, sql_catalog
 from aurum_orchestration_tests.lake import FLEET
+from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.spark import ENGINE, QUICK_START, Spark, SparkCatalog, running
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -33,7 +34,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     """A Spark with Apache Iceberg's library, skipped with the reason where it is not provisioned."""
     if ENGINE.find() is None:
-        missing(ENGINE.name, ENGINE.absence)
+        missing(ENGINE.name, absence(ENGINE))
     if "CI" in os.environ and ENGINE.name not in os.environ.get("AURUM_REQUIRE_ENGINES", ""):
         pytest.skip("takes minutes, so CI runs it only where AURUM_REQUIRE_ENGINES lists spark")
     with running(tmp_path_factory.mktemp("spark"), settings=QUICK_START) as started:

@@ -1,0 +1,1 @@
+"""Servers on this machine: provisioned once into a cache folder, then started from there."""
