@@ -20,7 +20,7 @@ from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, measure
 from aurum_orchestration.errors import AurumError
 from aurum_orchestration.fleet import Fleet
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.checks import CHECKS, CheckName, Verdict, judge, names_of
+from aurum_orchestration.maintenance.checks import CHECKS, CheckName, Verdict, names_of
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import run_sync
@@ -123,7 +123,7 @@ def _evaluate(
     for health, debt, decisions in examined:
         if health.problem is None:
             yield observation(fleet, health, debt, decisions)
-    for verdict in run_sync(judge(service, examined, wanted)):
+    for verdict in run_sync(service.check(examined, wanted)):
         yield _result(fleet, verdict)
     for table in set(wanted) - {health.table for health, _, _ in examined}:
         text = "the backend does not list the table any more; run the job health, then reload the code location"
@@ -162,7 +162,7 @@ def evaluations(
     count = len(fleet.tables())
     wanted = {health.table: defined(fleet, health.table, count) for health, _, _ in examined}
     news = {one.examined[0].table for one in measured if one.news}
-    verdicts = run_sync(judge(service, examined, wanted))
+    verdicts = run_sync(service.check(examined, wanted))
     told_before = {} if every else _outcomes(instance, [_key(fleet, verdict) for verdict in verdicts])
     for verdict in verdicts:
         key = _key(fleet, verdict)

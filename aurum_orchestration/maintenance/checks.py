@@ -1,27 +1,23 @@
-"""Checks of tables: a number of each against its thresholds, with what to do. Pure, but for :func:`judge`.
+"""Checks of tables: a number of each against its thresholds, with what to do. Pure.
 
 They complain later than the planner acts: where one fails, maintenance is off, failing or not enough.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aurum_orchestration.errors import HistoryUnavailableError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.interfaces import Decision, TableHealth
+from aurum_orchestration.maintenance.interfaces import Decision, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.planner.decide import closest, healthy
 from aurum_orchestration.maintenance.planner.facts import RunFacts
-from aurum_orchestration.maintenance.threads import in_thread
 
 if TYPE_CHECKING:
-    from aurum_orchestration.maintenance.service import MaintenanceService
     from aurum_orchestration.maintenance.survey import Examined
 
 CHECKS = "checks"
@@ -32,8 +28,6 @@ NAMES: tuple[CheckName, ...] = get_args(CheckName)
 
 LARGE_FLEET = 1_000
 """Tables up to which a fleet has all checks unless its policies name them: each costs loading time (docs/adr/0006)."""
-
-_log = logging.getLogger(__name__)
 
 
 class ChecksPolicy(BaseModel):
@@ -152,34 +146,20 @@ def names_of(policy: BaseModel, tables: int) -> tuple[CheckName, ...]:
     return NAMES if tables <= LARGE_FLEET else ("debt",)
 
 
-async def judge(
-    service: MaintenanceService, examined: Sequence[Examined], wanted: Mapping[TableId, Sequence[CheckName]]
+def all_verdicts(
+    examined: Sequence[Examined],
+    wanted: Mapping[TableId, Sequence[CheckName]],
+    policy: PolicyLookup,
+    completed: Mapping[TableId, datetime] | None,
+    now: datetime,
 ) -> list[Verdict]:
-    """The wanted checks of tables that were looked at, with one question to the history for all of them."""
-    tables = [health.table for health, _, _ in examined if wanted.get(health.table)]
-    completed: Mapping[TableId, datetime] | None = {}
-    if any("maintenance_recency" in wanted[table] for table in tables):
-        try:
-            completed = last_completed(await in_thread(service.history.facts, tables))
-        except HistoryUnavailableError as error:
-            _log.warning("when tables were maintained last is not known: %s", error)
-            completed = None
-    now = datetime.now(UTC)
-
-    def verdicts() -> list[Verdict]:
-        return [
-            verdict
-            for one in examined
-            for verdict in verdicts_of(
-                one,
-                cast(ChecksPolicy, service.fleet.policy(one[0].table, CHECKS)),
-                completed,
-                now,
-                wanted.get(one[0].table, ()),
-            )
-        ]
-
-    return await in_thread(verdicts)
+    """The wanted checks of tables that were looked at. ``completed``: as for :func:`verdicts_of`."""
+    return [
+        verdict
+        for one in examined
+        if (names := wanted.get(one[0].table))
+        for verdict in verdicts_of(one, cast(ChecksPolicy, policy(one[0].table, CHECKS)), completed, now, names)
+    ]
 
 
 def last_completed(facts: Mapping[tuple[str, str], RunFacts]) -> dict[TableId, datetime]:

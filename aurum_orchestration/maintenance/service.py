@@ -29,6 +29,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history.records import GROUP_WAITS, Notices
 from aurum_orchestration.maintenance.batch import Request, as_they_end
 from aurum_orchestration.maintenance.calendar import night_began
+from aurum_orchestration.maintenance.checks import CheckName, Verdict, all_verdicts, last_completed
 from aurum_orchestration.maintenance.connections import Backends
 from aurum_orchestration.maintenance.executor import MaintenanceExecutor, ResultHook, default_holder
 from aurum_orchestration.maintenance.explanation import TableExplanation, explain
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     from aurum_orchestration.settings import AurumSettings
 
 _log = logging.getLogger(__name__)
+
+_NO_FACTS = "decisions are made without the history (no cooldown, no back-off)"
 
 FailureHook = Callable[[str, AurumError], None]
 """Called with the name of a backend that does not answer and what went wrong."""
@@ -345,6 +348,15 @@ class MaintenanceService:
         said = [getattr(policy, "enabled", True) for policy in policies]
         return not said or any(said)
 
+    async def check(self, examined: Sequence[Examined], wanted: Mapping[TableId, Sequence[CheckName]]) -> list[Verdict]:
+        """The wanted checks of tables that :meth:`health` looked at, with one question to the history for all."""
+        completed: Mapping[TableId, datetime] | None = {}
+        recent = [health.table for health, _, _ in examined if "maintenance_recency" in wanted.get(health.table, ())]
+        if recent:
+            facts = await self._facts(recent, "when tables were maintained last is not known")
+            completed = None if facts is None else last_completed(facts)
+        return await in_thread(all_verdicts, examined, wanted, self.fleet.policy, completed, datetime.now(UTC))
+
     async def night_budget(self, backend: str) -> Budget:
         """What the planner may still start on a backend tonight: its caps, and what was spent since noon."""
         caps = self.fleet.backends[backend].budget
@@ -460,7 +472,7 @@ class MaintenanceService:
         if remember:
             await self._remembered(listing, _log_failure)
         measured = await surveyor.measure(chosen, listing, policy)
-        facts = await self._facts(chosen if globs else None)
+        facts = await self._facts(chosen if globs else None, _NO_FACTS) or {}
 
         def judge() -> list[Examined]:
             now = datetime.now(self.fleet.zone)
@@ -492,12 +504,13 @@ class MaintenanceService:
             found.extend(table for table in tables if table.table not in listing.unknown)
         return found
 
-    async def _facts(self, tables: Sequence[TableId] | None) -> Mapping[tuple[str, str], RunFacts]:
+    async def _facts(self, tables: Sequence[TableId] | None, without: str) -> Mapping[tuple[str, str], RunFacts] | None:
+        """What the history knows of the tables (None: all); where it does not answer None, and the warning is given."""
         try:
             return await in_thread(self.history.facts, tables)
         except HistoryError as error:
-            _log.warning("decisions are made without the history (no cooldown, no back-off): %s", error)
-            return {}
+            _log.warning("%s: %s", without, error)
+            return None
 
     def _operations(self, names: Sequence[OperationType | str]) -> dict[str, BaseMaintenanceOperation]:
         """Those that are implemented; the others are answered as skipped. Raises UnknownNameError."""

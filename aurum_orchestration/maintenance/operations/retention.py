@@ -70,6 +70,11 @@ class RetentionPolicy(TriggerPolicy, RetentionParameters):
         ge=1,
         description="The planner starts it when at least this many snapshots may go; a person need not wait.",
     )
+    clear_snapshots: int = Field(
+        default=5,
+        ge=0,
+        description="After a run that failed or was stopped, carry on until fewer snapshots than this may go.",
+    )
     cooldown_minutes: int = Field(
         default=24 * 60,
         ge=0,

@@ -25,8 +25,11 @@ SECONDS_PER_FILE = 0.00005
 """What expiry and the listing of files are taken to cost (measured locally; deletions come on top)."""
 
 
-def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
-    """Acts at ``trigger_snapshots`` snapshots that may go, and once per cooldown where rows go by a time column."""
+def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
+    """Acts at ``trigger_snapshots`` snapshots that may go; an unfinished run down to ``clear_snapshots``.
+
+    Also once per cooldown where rows go by a time column.
+    """
     if metrics.get("expirable_snapshots") is None:
         return None
     rules = cast(RetentionPolicy, policy)
@@ -37,7 +40,10 @@ def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) 
         gain = Gain(debt_score=round(points, 2), files=expirable)
         cost = Cost(seconds=START_SECONDS + SECONDS_PER_SNAPSHOT * total)
     told = f"{expirable:,.0f} of {total:,.0f} snapshots may go"
-    if expirable >= rules.trigger_snapshots:
+    carry_on = facts.engaged and rules.clear_snapshots < rules.trigger_snapshots
+    threshold = max(1, rules.clear_snapshots) if carry_on else rules.trigger_snapshots
+    if expirable >= threshold:
+        told = f"carrying on with an unfinished run: {told}" if carry_on else told
         return Assessment(True, told, gain or Gain(), cost or Cost(), routine=True)
     if rules.time_column is not None and total:
         days = rules.retention_days if rules.row_days is None else rules.row_days
@@ -45,7 +51,7 @@ def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) 
         return Assessment(True, f"{rows}; {told}", gain or Gain(), cost or Cost(seconds=START_SECONDS), routine=True)
     return Assessment(
         False,
-        f"{told}, acts at {rules.trigger_snapshots:,}",
+        f"{told}, acts at {threshold:,}",
         gain or Gain(),
         cost or Cost(),
         possible=expirable > 0,

@@ -20,12 +20,19 @@ TABLE = TableId("lake", ("ns", "t"))
 DAY = 86_400
 
 
-def decided(operation: str, metrics: dict[str, float], since: timedelta | None = None, **rules: Any) -> Decision:
-    """The decision about a table, ``since`` so long ago a run of the operation completed."""
+def decided(
+    operation: str,
+    metrics: dict[str, float],
+    since: timedelta | None = None,
+    status: MaintenanceStatus = MaintenanceStatus.COMPLETED,
+    **rules: Any,
+) -> Decision:
+    """The decision about a table, on which a run of the operation ended ``since`` so long ago."""
     policies: dict[str, type[BaseModel]] = {"retention": RetentionPolicy, "vacuum": VacuumPolicy}
     facts = RunFacts()
     if since is not None:
-        facts = RunFacts(NOW - since, MaintenanceStatus.COMPLETED, NOW - since)
+        done = status is MaintenanceStatus.COMPLETED
+        facts = RunFacts(NOW - since, status, NOW - since if done else None, engaged=not done)
     health = TableHealth(TABLE, "lake", "1", NOW, metrics)
     (decision,) = decide(
         health, lambda *_: policies[operation](**rules), {(str(TABLE), operation): facts}, NOW, [operation]
@@ -47,6 +54,27 @@ def test_below_its_threshold_the_planner_waits_and_a_person_may(expirable: int, 
     assert decision.code == code
     assert healthy([decision]) == (code != "recommended")
     assert decided("retention", {"snapshots": 30, "expirable_snapshots": 5}, trigger_snapshots=5).act
+
+
+@pytest.mark.parametrize(
+    ("expirable", "rules", "code"),
+    [
+        (4, {}, "not-due"),
+        (5, {}, "recommended"),
+        (1, {"clear_snapshots": 0}, "recommended"),
+        (0, {"clear_snapshots": 0}, "healthy"),
+        (5, {"trigger_snapshots": 2, "clear_snapshots": 9}, "recommended"),
+    ],
+)
+def test_a_retention_that_was_cut_short_carries_on_from_a_lower_threshold(
+    expirable: int, rules: dict[str, int], code: str
+) -> None:
+    metrics = {"snapshots": 30.0, "expirable_snapshots": float(expirable)}
+    decision = decided("retention", metrics, timedelta(hours=25), MaintenanceStatus.CANCELLED, **rules)
+    assert decision.code == code
+    if not rules:
+        assert ("carrying on with an unfinished run" in decision.reason) == (code == "recommended")
+        assert decided("retention", metrics, timedelta(hours=25)).code == "not-due"
 
 
 def test_between_two_runs_a_table_is_healthy() -> None:
