@@ -26,7 +26,14 @@ ENGINE = "trino"
 
 _HERE = "aurum_orchestration.maintenance.backends.iceberg.trino"
 
-HANDLERS: dict[str, str] = {}
+HANDLERS: dict[str, str] = {
+    "backup": f"{_HERE}.backup",
+    "bloat": f"{_HERE}.bloat",
+    "manifests": f"{_HERE}.manifests",
+    "retention": f"{_HERE}.retention",
+    "stats": f"{_HERE}.stats",
+    "vacuum": f"{_HERE}.vacuum",
+}
 """The module of each operation: ``plan(table: TrinoTable, table_id, parameters)``, ``execution(plan, table)``.
 
 One whose work can be taken back also has ``undo(table, result)`` and ``undo_execution(plan, table)``.

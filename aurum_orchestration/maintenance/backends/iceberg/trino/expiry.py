@@ -35,7 +35,7 @@ class Threshold(NamedTuple):
     expiry: Expiry
 
 
-def threshold(
+def threshold(  # noqa: PLR0917 - a table's history in its parts
     snapshots: Sequence[SnapshotLike],
     refs: Mapping[str, Ref],
     allowed: Expiry,

@@ -37,9 +37,8 @@ class FilesThatWent:
 def files_that_go(table: TrinoTable, history: TableHistory, expiry: Expiry) -> FilesThatGo:
     """What becomes unreachable. Raises CorruptTableError when the embedded engine cannot read what snapshots hold."""
     embedded = table.embedded
-    gone = set(expiry.snapshots)
     if embedded is None:
-        return _estimated(history, gone)
+        return estimated_files(history, expiry)
     from aurum_orchestration.maintenance.backends.iceberg.files import Files
     from aurum_orchestration.maintenance.backends.iceberg.reachability import References
     from aurum_orchestration.maintenance.backends.iceberg.retention.plan import outside, require_head
@@ -48,6 +47,7 @@ def files_that_go(table: TrinoTable, history: TableHistory, expiry: Expiry) -> F
     metadata = embedded.metadata
     references = References(Files(embedded.io.properties, embedded.io))
     require_head(metadata, references)
+    gone = set(expiry.snapshots)
     found = held_only_by([one for one in metadata.snapshots if one.snapshot_id in gone], metadata, references)
     detail = {
         "data_files": found.data_files,
@@ -86,8 +86,9 @@ def _planned(detail: Mapping[str, Any]) -> Unreachable:
     return Unreachable(detail["data_files"], detail["manifests"], detail["manifest_lists"], detail["statistics_files"])
 
 
-def _estimated(history: TableHistory, gone: set[int]) -> FilesThatGo:
+def estimated_files(history: TableHistory, expiry: Expiry) -> FilesThatGo:
     """What snapshots right after expiring ones took out of the table, and a manifest list for each that goes."""
+    gone = set(expiry.snapshots)
     files = stored = 0
     for one in history.snapshots:
         if one.parent_snapshot_id in gone:
@@ -104,3 +105,10 @@ def _estimated(history: TableHistory, gone: set[int]) -> FilesThatGo:
 def _number(summary: Mapping[str, str], name: str) -> int:
     text = summary.get(name, "0")
     return int(text) if text.isdecimal() else 0
+
+
+def partition_of_file(table: TrinoTable) -> str:
+    """The partition of a file as text, which a table without partitions has no column for."""
+    names = {str(row[0]) for row in table.query(f"SHOW COLUMNS FROM {table.relation('$files')}").rows}
+    spec = "CAST(spec_id AS varchar)" if "spec_id" in names else "''"
+    return f"{spec} || json_format(CAST(partition AS json))" if "partition" in names else spec

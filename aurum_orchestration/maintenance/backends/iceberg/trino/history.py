@@ -59,28 +59,22 @@ class TableHistory:
 def read_history(table: TrinoTable) -> TableHistory:
     """Read it. Raises what the client raises: TableNotFoundError, BackendUnavailableError, ..."""
     refs = {
-        name: Ref(
-            int(ref["snapshot_id"]),
-            ref["type"] == "BRANCH",
-            ref["min_snapshots_to_keep"],
-            ref["max_snapshot_age_in_ms"],
-            ref["max_reference_age_in_ms"],
-        )
-        for name, ref in table.refs().items()
+        str(name): Ref(int(snapshot_id), kind == "BRANCH", least, snapshot_age, ref_age)
+        for name, kind, snapshot_id, least, snapshot_age, ref_age in table.query(
+            "SELECT name, type, snapshot_id, min_snapshots_to_keep, max_snapshot_age_in_ms, max_reference_age_in_ms "
+            f"FROM {table.relation('$refs')}"
+        ).rows
     }
     told = table.query(
         "SELECT CAST(to_unixtime(current_timestamp) * 1000 AS bigint), p.key, p.value "
-        f"FROM (VALUES 1) AS one(x) LEFT JOIN {table.meta('$properties')} AS p ON true"
+        f"FROM (VALUES 1) AS one(x) LEFT JOIN {table.relation('$properties')} AS p ON true"
     ).rows
     snapshots = tuple(
-        TrinoSnapshot(
-            row["snapshot_id"],
-            row["parent_id"],
-            round(row["committed_at"].timestamp() * 1000),
-            row["operation"] or "",
-            dict(row["summary"] or {}),
-        )
-        for row in table.snapshots()
+        TrinoSnapshot(snapshot_id, parent, round(when.timestamp() * 1000), operation or "", dict(summary or {}))
+        for snapshot_id, parent, when, operation, summary in table.query(
+            "SELECT snapshot_id, parent_id, committed_at, operation, summary "
+            f"FROM {table.relation('$snapshots')} ORDER BY committed_at"
+        ).rows
     )
     properties = {key: value for _, key, value in told if key is not None}
     return TableHistory(snapshots, refs, properties, told[0][0])

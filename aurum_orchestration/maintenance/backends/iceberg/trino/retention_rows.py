@@ -138,8 +138,8 @@ def _kind(table: TrinoTable, column: str, name: str) -> str:
     """The column's type: ``date``, ``timestamp(6)``, ``timestamp(6) with time zone``."""
     try:
         told = table.query(
-            f"SELECT typeof(x) FROM (VALUES 1) AS one(o) LEFT JOIN (SELECT {column} AS x FROM {table.name} WHERE false) "
-            "ON true"
+            "SELECT typeof(x) FROM (VALUES 1) AS one(o) "
+            f"LEFT JOIN (SELECT {column} AS x FROM {table.name} WHERE false) ON true"
         )
     except RequestError as error:
         raise RequestError(f"time_column: the table has no column {name!r}", hint=error.detail) from error
@@ -190,7 +190,7 @@ def _old(table: TrinoTable, snapshot_id: int, condition: str) -> _Old:
     rows, files, stored = table.query(
         "SELECT coalesce(sum(n), 0), count(*), coalesce(sum(f.file_size_in_bytes), 0) FROM ("
         f'SELECT "$path" AS p, count(*) AS n FROM {_at(table, snapshot_id)} WHERE {condition} GROUP BY 1) '
-        f"LEFT JOIN {table.meta('$files')} AS f ON f.file_path = p"
+        f"LEFT JOIN {table.relation('$files')} AS f ON f.file_path = p"
     ).first()
     return _Old(int(rows), int(files), int(stored))
 
