@@ -29,7 +29,7 @@ class StatsParameters(OperationParameters):
     )
     ndv: bool = Field(
         default=False,
-        description="Read all rows and store the number of distinct values of each top-level column as table statistics "
+        description="Read all rows and store how many distinct values each top-level column has as table statistics "
         "(theta sketches in a Puffin file), which Trino and Spark plan joins by.",
     )
     drop_ndv: bool = Field(

@@ -57,7 +57,11 @@ class ReportExecution:
 
     def units(self) -> Iterator[Unit]:
         """One unit per step."""
-        return (_Report(step, self._look) for step in self._plan.steps)
+        return (self.report(step) for step in self._plan.steps)
+
+    def report(self, step: PlanStep) -> Unit:
+        """The unit that hands a step over."""
+        return _Report(step, self._look)
 
 
 class _Report(Unit):

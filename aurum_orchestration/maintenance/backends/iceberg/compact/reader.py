@@ -32,11 +32,13 @@ class GroupReader:
 
     Which string columns stay dictionary-encoded is decided by the footer of the first file and used for
     the next ones, while they have these columns: what a later footer says differently costs speed, not
-    correctness.
+    correctness. With ``prune`` only wanted columns are read, for a target that has not all of the table's.
     """
 
-    def __init__(self, io: FileIO, target: pa.Schema, mapping: NameMapping | None = None) -> None:
-        self._io, self._mapping, self._target = io, mapping, target
+    def __init__(
+        self, io: FileIO, target: pa.Schema, mapping: NameMapping | None = None, *, prune: bool = False
+    ) -> None:
+        self._io, self._mapping, self._target, self._prune = io, mapping, target, prune
         self._wanted = [field_id(field) for field in target]
         self._inner = inner_ids(target)
         self._names = target.names
@@ -61,13 +63,23 @@ class GroupReader:
                 refuse_missing(inside, identified(file.schema_arrow.empty_table(), self._mapping).schema, location)
             chosen = list(range(file.metadata.num_row_groups)) if groups is None else list(groups)
             size, count = _decoded_bytes(file.metadata, chosen)
+            columns = self._columns(file)
             with reading(location):
                 if size <= piece_bytes:
-                    yield self._select(file.read_row_groups(chosen, use_threads=False), constants)
+                    yield self._select(file.read_row_groups(chosen, columns=columns, use_threads=False), constants)
                 else:
                     rows = min(_BATCH_ROWS, max(1, count * piece_bytes // (4 * size)))
-                    for batch in file.iter_batches(batch_size=rows, row_groups=chosen, use_threads=False):
+                    given = {"batch_size": rows, "row_groups": chosen, "columns": columns, "use_threads": False}
+                    for batch in file.iter_batches(**given):
                         yield self._select(pa.Table.from_batches([batch]), constants)
+
+    def _columns(self, file: pq.ParquetFile) -> list[str] | None:
+        """Names of the columns to read; None for all, also where a dot in a name could mean a field inside a column."""
+        names = file.schema_arrow.names
+        if not self._prune or any("." in name for name in names):
+            return None
+        known = identified(file.schema_arrow.empty_table(), self._mapping).schema
+        return [known.field(at).name for at in select_columns(known, self._wanted) if at is not None]
 
     def _open(self, location: str) -> pq.ParquetFile:
         if self._encoded is not None:

@@ -63,9 +63,9 @@ def load_table(catalog: Catalog, table: TableId) -> Table:
             ) from error
 
 
-def read_state(table: Table, reader: EntryReader) -> TableState:
-    """Read the manifests of the table's main branch."""
-    snapshot = table.metadata.snapshot_by_name(MAIN_BRANCH)
+def read_state(table: Table, reader: EntryReader, snapshot: Snapshot | None = None) -> TableState:
+    """Read the manifests of a snapshot, or of the table's main branch."""
+    snapshot = snapshot or table.metadata.snapshot_by_name(MAIN_BRANCH)
     state = TableState(table, snapshot)
     if snapshot is None:
         return state

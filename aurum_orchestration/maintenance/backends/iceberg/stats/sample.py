@@ -1,8 +1,7 @@
 """How many distinct values columns have, estimated from a sample of rows read with pyarrow.
 
 The estimator is GEE (Charikar et al., 2000): values seen once stand for the square root of rows per sampled
-row, all others for themselves. Iceberg keeps distinct counts as theta sketches; no library here makes these,
-so nothing is written.
+row, all others for themselves. Nothing is written: what engines plan by is counted over all rows (``ndv``).
 """
 
 from __future__ import annotations
