@@ -243,6 +243,11 @@ def _commit(table: Table, requirements: tuple[TableRequirement, ...], updates: t
     return Table(table.name(), answer.metadata, answer.metadata_location, table.io, table.catalog)
 
 
+def _may_still_land(cause: Exception) -> bool:
+    """Whether the catalog may commit later: it did not answer, or its database's connection broke before it did."""
+    return isinstance(cause, _UNDER_WAY) or bool(getattr(cause, "connection_invalidated", False))
+
+
 def _read_back(table: Table, cause: Exception, took_place: Callable[[TableMetadata], bool], wait: float) -> Table:
     """The table after a commit that failed. The caller looks whether it took place.
 
@@ -263,6 +268,6 @@ def _read_back(table: Table, cause: Exception, took_place: Callable[[TableMetada
         except Exception:
             _log.warning("the catalog cannot be read after a commit that failed", exc_info=True)
             continue
-        if not isinstance(cause, _UNDER_WAY) or took_place(now.metadata):
+        if not _may_still_land(cause) or took_place(now.metadata):
             return now
     raise CommitStateUnknownError(unknown) from cause
