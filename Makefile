@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo ui test test-thorough bench bench-peers bench-compare check docs pictures lock clean
+.PHONY: help setup demo ui trino test test-thorough bench bench-peers bench-compare check docs pictures lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -28,6 +28,9 @@ ui: $(STAMP) ## Open Dagster on the demo's lake at localhost:3000 (PORT=n for an
 	@test -f $(DEMO)/demo.json || $(MAKE) demo
 	@cd $(DEMO) && AURUM_HOME=$$PWD AURUM_FLEET=$(CURDIR)/fleet.yaml DAGSTER_HOME=$$PWD/dagster \
 	  PYTHONWARNINGS='ignore:Function' $(CURDIR)/$(BIN)/dagster dev --workspace ../workspace.yaml --port $(or $(PORT),3000)
+
+trino: $(STAMP) ## Start a Trino on this machine, its tables in .aurum (the first time it fetches 540 MB; DOWN=1 ends it).
+	@AURUM_HOME=$(CURDIR)/$(DEMO) $(BIN)/aurum local $(if $(DOWN),down,up --with trino)
 
 test: $(STAMP) ## Run the tests with coverage, and hold the coverage floors.
 	@rm -f .coverage .coverage.*
@@ -66,6 +69,7 @@ lock: $(STAMP) ## Pin all packages with hashes in constraints/base.txt, the imag
 	@for lock in base image; do \
 	  printf 'constraints/%s.txt: %s packages\n' "$$lock" "$$(grep -c '==' "constraints/$$lock.txt")"; done
 
-clean: ## Remove the demo's data, caches and reports; .venv stays.
+clean: ## Remove the demo's data, caches and reports; .venv stays. Ends a Trino of .aurum.
+	@[ ! -d $(DEMO)/local ] || $(MAKE) trino DOWN=1
 	@rm -rf $(DEMO) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

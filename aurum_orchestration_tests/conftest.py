@@ -9,14 +9,26 @@ import pytest
 from hypothesis import settings
 
 from aurum_orchestration_tests.engines import embedded_postgres
+from aurum_orchestration_tests.servers import trino as trino_servers
 from aurum_orchestration_tests.servers.object_store import ObjectStore, object_store
 from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_server
+from aurum_orchestration_tests.servers.trino import TrinoServer
 
 # a slow machine is no failure
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 NOT_THOROUGH = "takes long: make test-thorough runs it"
+
+
+def pytest_configure() -> None:
+    """Workers share one Trino."""
+    trino_servers.make_folder()
+
+
+def pytest_unconfigure() -> None:
+    """End the Trino of this run, once the workers have ended."""
+    trino_servers.remove_folder()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,3 +79,9 @@ def rest_on_s3(s3: ObjectStore) -> Iterator[RestServer]:
     properties = {**s3.properties, "s3.path-style-access": "true", "include-credentials": "true"}
     with s3.bucket() as bucket, rest_server(f"s3://{bucket}/warehouse", properties) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def trino() -> TrinoServer:
+    """A real Trino, whose catalog PyIceberg shares: AURUM_TEST_TRINO_URL, else one for all workers of this run."""
+    return trino_servers.trino_server()

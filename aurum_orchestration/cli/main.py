@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aurum_orchestration.cli import options
+from aurum_orchestration.cli import local, options
 from aurum_orchestration.cli.help import OperationsCommand, OperationsGroup
 from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
 
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(local.app, name="local")
 
 
 class Period(StrEnum):
@@ -335,4 +336,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="aurum")
+    try:
+        app(prog_name="aurum")
+    finally:
+        gc.freeze()  # nor is it worth looking through everything twice at the end

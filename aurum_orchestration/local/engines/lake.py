@@ -14,7 +14,7 @@ from aurum_orchestration.local.engines.cache import Tell
 
 CATALOG = "lake"
 HEAP_MB = 2048
-_BESIDES_MB = 512
+_BESIDES_MB = 768
 """What Trino's process takes besides its heap, and PostgreSQL."""
 
 _POSTGRES, _TRINO = "postgres", "trino"
@@ -73,7 +73,8 @@ def up(
     """Start what does not run yet in a folder, provision what is missing; where it is.
 
     ``more_catalogs`` are further names of the same catalog in Trino, each with properties of its own. With ``quick``
-    Trino starts sooner and runs long statements slower. Raises ProvisioningError.
+    Trino starts sooner and runs long statements slower, and the catalog does not survive a crash of the machine.
+    Raises ProvisioningError.
     """
     from filelock import FileLock
 
@@ -91,7 +92,7 @@ def up(
                 running.stop()
                 running = None
             tell("PostgreSQL starts")
-            holder = _start_postgres(place)
+            holder = _start_postgres(place, quick=quick)
         if running is None:
             _make_catalog(postgres.url(holder.port))
             tell("Trino starts (10 to 60 seconds)")
@@ -125,14 +126,15 @@ def _running(place: Path, name: str) -> Server | None:
     return known if known is not None and known.process is not None else None
 
 
-def _start_postgres(place: Path) -> Server:
+def _start_postgres(place: Path, *, quick: bool) -> Server:
     folder, runs_as = place / "postgres", postgres.identity()
     if runs_as:  # whom it runs as has to get to its folder
         place.chmod(place.stat().st_mode | 0o111)
     folder.mkdir(exist_ok=True)
     binaries = postgres.made(folder) or postgres.make(folder)
     port = background.port_for(background.read(place, _POSTGRES))
-    command = postgres.command(binaries, folder, port, "shared_buffers=64MB", "max_connections=200")
+    settings = ["shared_buffers=64MB", "max_connections=200", *(["fsync=off"] if quick else [])]
+    command = postgres.command(binaries, folder, port, *settings)
     return background.start(
         place, _POSTGRES, command, port, lambda: postgres.answers(port), cwd=folder, identity=runs_as
     )

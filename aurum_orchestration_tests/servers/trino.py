@@ -1,0 +1,120 @@
+"""A Trino for tests: one that is there (AURUM_TEST_TRINO_URL), or one for all workers of a test run.
+
+The process that pytest was called in makes the run's folder and ends what its workers started there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyiceberg.catalog.sql import SqlCatalog
+
+from aurum_orchestration.errors import ProvisioningError
+from aurum_orchestration.local.engines import lake
+from aurum_orchestration.local.engines.trino import ENGINE
+from aurum_orchestration_tests.engines import missing
+from aurum_orchestration_tests.servers import absence
+
+WITHOUT_FLOORS = "lake0"
+HEAP_MB = 1536
+_NO_FLOORS = {"iceberg.expire-snapshots.min-retention": "0s", "iceberg.remove-orphan-files.min-retention": "0s"}
+_FOLDER = "AURUM_TEST_TRINO_FOLDER"
+
+
+@dataclass(frozen=True)
+class TrinoServer:
+    """A running Trino, and the catalog that it shares with PyIceberg.
+
+    ``catalog`` and ``catalog_without_floors`` are Trino's names of it: the latter expires and removes orphans of any
+    age, the former from 7 days on. ``place`` is its folder, None for a server that was there.
+    """
+
+    url: str
+    uri: str
+    warehouse: str
+    place: Path | None = None
+    catalog: str = lake.CATALOG
+    catalog_without_floors: str = WITHOUT_FLOORS
+
+    @property
+    def host(self) -> str:
+        """Where it is."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return urlsplit(self.url).port or 8080
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """PyIceberg's properties of the catalog, as in a fleet file."""
+        return {"name": self.catalog, "type": "sql", "uri": self.uri, "warehouse": self.warehouse}
+
+    @contextmanager
+    def lake(self) -> Iterator[SqlCatalog]:
+        """The catalog as PyIceberg sees it."""
+        with closing(SqlCatalog(self.catalog, uri=self.uri, warehouse=self.warehouse)) as catalog:
+            yield catalog
+
+    def sql(self, text: str, user: str = "tests") -> list[tuple[Any, ...]]:
+        """The rows of a statement; tables are named ``lake.ns.t``. Raises trino.exceptions.Error."""
+        from trino.dbapi import connect
+
+        with closing(connect(host=self.host, port=self.port, user=user)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(text)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def add_catalog(self, name: str, properties: Mapping[str, str]) -> None:
+        """Give Trino another catalog of the Iceberg connector, gone at its end; properties as its files have them."""
+        given = ", ".join(f"\"{key}\" = '{value}'" for key, value in properties.items())
+        self.sql(f'CREATE CATALOG "{name}" USING iceberg WITH ({given})')
+
+
+def make_folder() -> None:
+    """Make the folder of the run, in the process that pytest was called in; workers inherit where it is."""
+    if _FOLDER not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="aurum-trino-"))
+        folder.chmod(0o711)  # PostgreSQL runs as another user than root
+        os.environ[_FOLDER] = f"{folder}:{os.getpid()}"
+
+
+def remove_folder() -> None:
+    """End what runs in the folder and remove it, in the process that made it."""
+    folder, _, owner = os.environ.get(_FOLDER, "").rpartition(":")
+    if owner == str(os.getpid()):
+        lake.down(Path(folder) / "local")
+        shutil.rmtree(folder, ignore_errors=True)
+        del os.environ[_FOLDER]
+
+
+def trino_server() -> TrinoServer:
+    """The server that AURUM_TEST_TRINO_URL names (with _CATALOG_URI and _WAREHOUSE of its catalog), else the run's."""
+    given = os.environ.get("AURUM_TEST_TRINO_URL")
+    if given:
+        uri, warehouse = os.environ["AURUM_TEST_TRINO_CATALOG_URI"], os.environ["AURUM_TEST_TRINO_WAREHOUSE"]
+        return TrinoServer(given, uri, warehouse)
+    folder, _, _ = os.environ[_FOLDER].rpartition(":")
+    return start(Path(folder) / "local")
+
+
+def start(place: Path) -> TrinoServer:
+    """A server of one's own, for a test that ends or restarts it: ``lake.down(place)`` ends it."""
+    if ENGINE.find() is None:
+        missing("trino", absence(ENGINE))
+    try:
+        found = lake.up(
+            place, lambda _line: None, heap_mb=HEAP_MB, more_catalogs={WITHOUT_FLOORS: _NO_FLOORS}, quick=True
+        )
+    except ProvisioningError as error:
+        missing("trino", str(error))
+    return TrinoServer(found.url, found.uri, found.warehouse, place)

