@@ -114,6 +114,10 @@ class TrinoKeys(BaseModel):
         default=5.0, gt=0, description="Trino: how long a health check waits for an answer."
     )
 
+    trino_above_gib: float = Field(
+        default=50.0, ge=0, description="With `engine: auto`: above so many GiB to rewrite Trino does it."
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.auth is not None and self.password is not None:

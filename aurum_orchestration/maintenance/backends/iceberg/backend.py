@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from aurum_orchestration.errors import (
+    AurumError,
+    BackendUnavailableError,
     ConfigurationError,
     CorruptTableError,
     RequestError,
@@ -88,6 +90,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
                 f"backend {self.name}: engine {engine!r} is not known", hint=nearest(str(engine), ENGINES)
             )
         self.engine = str(engine)
+        self._only_trino = self.engine == TRINO and not self._has_catalog
         self._trino: TrinoEngine | None = None
         self._opening = threading.Lock()
         self._opened: Catalog | None = None
@@ -103,6 +106,16 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
     def supported_operations(self) -> Sequence[OperationType]:
         """Those that have a handler."""
         return [OperationType(name) for name in HANDLERS]
+
+    async def health_check(self) -> bool:
+        """True when the engine answers now; Trino has the backend's ``health_timeout_seconds`` for it."""
+        if self.engine != TRINO:
+            return await super().health_check()
+        try:
+            await asyncio.to_thread(self.trino.client.ping)
+        except AurumError:
+            return False
+        return True
 
     async def _create_connection(self) -> Any:
         if self.engine == TRINO:
@@ -156,6 +169,8 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
         """The catalog's tables, namespaces within namespaces included; what did not change comes from memory."""
+        if self._only_trino:
+            return self.trino.discover(patterns, self.name)
         from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables
         from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
 
@@ -167,13 +182,28 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return list_tables(catalog, self.name, patterns, source)
 
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
-        """Versions, rights, free space and clocks."""
+        """Versions, rights, free space and clocks, of Trino and of the catalog as far as the backend has them."""
         from aurum_orchestration.maintenance.backends.iceberg.checkup import checkup
 
-        return checkup(self.catalog, tables)
+        found = [] if self.engine == EMBEDDED else self.trino.checkup(tables)
+        return found if self._only_trino else [*found, *checkup(self.catalog, tables)]
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
-        """Health of the tables; unchanged ones come from memory."""
+        """Health of the tables; unchanged ones come from memory.
+
+        By the embedded engine, which is far faster, where there is a catalog that answers; else through Trino.
+        """
+        if self._only_trino:
+            return self.trino.measure(tables, policy)
+        if self.engine == EMBEDDED:
+            return self._measure_embedded(tables, policy)
+        try:
+            found = self._measure_embedded(tables, policy)
+        except BackendUnavailableError:
+            return self.trino.measure(tables, policy)
+        return self.trino.judge(found)
+
+    def _measure_embedded(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 
         catalog = self.catalog
@@ -187,6 +217,15 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         """Plan an operation from the table's metadata."""
         if self.engine == TRINO:
             return self.trino.plan(table, operation, parameters)
+        if self.engine == AUTO:
+            from aurum_orchestration.maintenance.backends.iceberg.trino.auto import plan_auto
+
+            return plan_auto(
+                lambda: self._plan_embedded(table, operation, parameters), self.trino, table, operation, parameters
+            )
+        return self._plan_embedded(table, operation, parameters)
+
+    def _plan_embedded(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         handler = handler_of(operation)
         loaded = self._load(table)
         try:
@@ -200,7 +239,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
         """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
-        if self.engine == TRINO:
+        if self.engine == TRINO or (self.engine == AUTO and (result.undo_data or {}).get("engine") == TRINO):
             return self.trino.plan_undo(table, result)
         operation = str(result.config.operation_type)
         handler = handler_of(operation)

@@ -93,6 +93,11 @@ class TrinoClient:
             with suppress(IndexError):
                 self._sessions.pop().close()
 
+    def ping(self, timeout: float | None = None) -> str:
+        """Ask for the version's text, once, waiting no longer than the health check may. Raises the client's errors."""
+        seconds = self.connection.health_timeout_seconds if timeout is None else timeout
+        return str(self.query("SELECT version()", operation="health", timeout=seconds).first()[0])
+
     def query(
         self,
         sql: str,
@@ -208,7 +213,7 @@ class TrinoClient:
     def _end(self, cursor: Cursor) -> None:
         """Tell Trino to stop a statement that nobody waits for; where it cannot be told, its own timeout does it."""
         try:
-            cursor.cancel()
+            cursor.cancel()  # type: ignore[no-untyped-call]
         except Exception as error:
             _log.debug("Trino of %s: query %s was not cancelled: %s", self.name, cursor.query_id, error)
 

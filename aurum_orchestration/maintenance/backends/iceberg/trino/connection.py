@@ -79,7 +79,7 @@ class TrinoConnection(TrinoKeys):
         if isinstance(given, KerberosAuth):
             return _kerberos(given)
         if isinstance(given, OAuth2Auth):
-            return kinds.OAuth2Authentication(redirect_auth_url_handler=_tell_where)
+            return kinds.OAuth2Authentication(redirect_auth_url_handler=kinds.CompositeRedirectHandler([_tell_where]))
         return None
 
     @property

@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import UndoRefusedError, UnsupportedError
+from aurum_orchestration.errors import BackendUnavailableError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities, probe
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
-from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceResult, PlanExecution, RunContext
+from aurum_orchestration.maintenance.interfaces import (
+    DiscoveredTable,
+    MaintenancePlan,
+    MaintenanceResult,
+    PlanExecution,
+    PolicyLookup,
+    RunContext,
+    TableHealth,
+)
 from aurum_orchestration.maintenance.operations.undo import UNDO
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+
+    from aurum_orchestration.maintenance.backends.iceberg.trino.measure import TrinoMeasurer
+    from aurum_orchestration.maintenance.findings import Finding
 
 ENGINE = "trino"
 """What ``fingerprint["engine"]`` of this engine's plans says."""
@@ -29,7 +40,9 @@ _HERE = "aurum_orchestration.maintenance.backends.iceberg.trino"
 HANDLERS: dict[str, str] = {
     "backup": f"{_HERE}.backup",
     "bloat": f"{_HERE}.bloat",
+    "compaction": f"{_HERE}.compaction",
     "manifests": f"{_HERE}.manifests",
+    "partition_evolution": f"{_HERE}.evolution",
     "retention": f"{_HERE}.retention",
     "stats": f"{_HERE}.stats",
     "vacuum": f"{_HERE}.vacuum",
@@ -58,6 +71,8 @@ class TrinoEngine:
         self._embedded = embedded
         self._probing = threading.Lock()
         self._capabilities: Capabilities | None = None
+        self._measuring = threading.Lock()
+        self._measurer: TrinoMeasurer | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -66,6 +81,38 @@ class TrinoEngine:
             if self._capabilities is None:
                 self._capabilities = probe(self.client)
             return self._capabilities
+
+    def discover(self, patterns: Sequence[str], backend: str, *, names_only: bool = False) -> list[DiscoveredTable]:
+        """The catalog's tables as Trino lists them."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.discovery import list_tables
+
+        return list_tables(self.client, backend, patterns, names_only=names_only)
+
+    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        """Health of the tables from Trino's metadata tables, many tables to a statement."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.measure import TrinoMeasurer
+
+        capabilities = self.capabilities
+        with self._measuring:
+            if self._measurer is None:
+                self._measurer = TrinoMeasurer(self.client, self.client.name, capabilities)
+            return self._measurer.measure(tables, policy)
+
+    def judge(self, measured: Sequence[TableHealth]) -> list[TableHealth]:
+        """What the embedded engine measured, with what this engine refuses. Without Trino: as it was measured."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import judged
+
+        try:
+            capabilities = self.capabilities
+        except BackendUnavailableError:
+            return list(measured)
+        return [judged(health, capabilities) for health in measured]
+
+    def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
+        """Version, rights, floors, and what this version cannot do."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.checkup import checkup
+
+        return list(checkup(self.client, self.capabilities, tables))
 
     def table(self, table: TableId, run: RunContext | None = None) -> TrinoTable:
         """The table for an operation's module. Raises TableNotFoundError where PyIceberg finds none."""
@@ -103,8 +150,3 @@ class TrinoEngine:
 def _marked(plan: MaintenancePlan) -> MaintenancePlan:
     """The plan with its engine in the fingerprint, by which ``open`` finds the way back."""
     return plan.model_copy(update={"fingerprint": {**plan.fingerprint, "engine": ENGINE}})
-
-
-def supported() -> Sequence[str]:
-    """The operations that have a module."""
-    return list(HANDLERS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _preparer() -> IdentifierPreparer:
     from trino.sqlalchemy.dialect import TrinoDialect
 
-    return TrinoDialect().identifier_preparer
+    return TrinoDialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 def ident(name: str) -> str:

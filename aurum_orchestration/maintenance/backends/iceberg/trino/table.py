@@ -61,6 +61,10 @@ class TrinoTable:
         """Change the table: see :meth:`TrinoClient.change`."""
         return self.client.change(sql, run=run, operation=operation, session=session)
 
+    def knows(self, call: str) -> bool:
+        """True when this server knows such a call of a table procedure: ``expire_snapshots(retain_last => 1)``."""
+        return self.capabilities.knows(self.client, self.relation(), call)
+
     def head(self) -> int | None:
         """The snapshot that main stands at, None for a table without one."""
         found = self.rows(f"SELECT snapshot_id FROM {self.relation('$refs')} WHERE name = 'main'")

@@ -1,0 +1,288 @@
+"""Measuring many tables through Trino alone, with the numbers and names of the embedded engine.
+
+Cheap, for all: what ``$snapshots`` says, with ``$refs`` and ``$properties`` where something changed or is not known
+yet. Deep, for the tables whose summaries do not rule out a compaction, the most suspicious first and so many a call:
+``$manifests`` and ``$files``. Where the backend has its ``catalog``, the embedded engine measures instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from aurum_orchestration.errors import AurumError, CorruptTableError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.layout import Rules, estimate, layout_of, suspicion
+from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import excess_of, target_of
+from aurum_orchestration.maintenance.backends.iceberg.manifests import EQUALITY_DELETES, LiveFile
+from aurum_orchestration.maintenance.backends.iceberg.metadata import (
+    Metadata,
+    Ref,
+    Snapshot,
+    Summary,
+    TableState,
+    table_state,
+)
+from aurum_orchestration.maintenance.backends.iceberg.retention.outlook import outlook
+from aurum_orchestration.maintenance.backends.iceberg.trino.batches import Rows, gather
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import refusals
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import relation
+from aurum_orchestration.maintenance.interfaces import OperationType, PolicyLookup, TableHealth
+from aurum_orchestration.maintenance.operations.retention import RetentionParameters
+
+SETTLED_SECONDS = 600.0
+"""Refs and properties change without a new snapshot: they are read again after so long."""
+
+DEEP_TABLES = 200
+DEEP_FILES = 200_000
+"""In one call at most so many tables are read deep, and so many files listed."""
+
+_REF, _PROPERTY = "r", "p"
+_UNKNOWN = "unknown"
+
+
+@dataclass
+class _Known:
+    """What is remembered of a table between calls."""
+
+    snapshots: tuple[int, ...]
+    settled_at: float
+    refs: dict[str, Ref]
+    properties: dict[str, str]
+    deep_token: str = ""
+    contents: _Contents | None = None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    files: Sequence[LiveFile]
+    manifests: Mapping[int, Sequence[int]]
+
+
+@dataclass
+class _Row:
+    number: int
+    table: TableId
+    snapshots: Rows = field(default_factory=list)
+    state: TableState | None = None
+    problem: AurumError | None = None
+
+
+class TrinoMeasurer:
+    """Measures tables through one coordinator and remembers them. Safe for one caller at a time."""
+
+    def __init__(self, client: TrinoClient, backend: str, capabilities: Capabilities) -> None:
+        self._client = client
+        self._backend = backend
+        self._capabilities = capabilities
+        self._known: dict[TableId, _Known] = {}
+
+    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        """Health of the tables, in the order given. A table that cannot be measured has a problem.
+
+        Raises the client's error when Trino cannot be asked at all.
+        """
+        rows = [_Row(number, table) for number, table in enumerate(tables)]
+        self._read_snapshots(rows)
+        self._settle(rows)
+        for row in rows:
+            self._describe(row)
+        rules = {
+            row.number: Rules.of(policy(row.table, OperationType.COMPACTION.value)) for row in rows if not row.problem
+        }
+        self._deepen(rows, rules)
+        now = datetime.now(UTC)
+        return [
+            self._health(row, rules.get(row.number), policy(row.table, OperationType.RETENTION.value), now)
+            for row in rows
+        ]
+
+    def _read_snapshots(self, rows: Sequence[_Row]) -> None:
+        selects = {
+            row.number: [
+                f"SELECT {row.number}, snapshot_id, parent_id, committed_at, manifest_list, summary "
+                f"FROM {relation(self._client.catalog, row.table, '$snapshots')}"
+            ]
+            for row in rows
+        }
+        for number, found in gather(self._client, selects).items():
+            if isinstance(found, AurumError):
+                rows[number].problem = found
+            else:
+                rows[number].snapshots = sorted(found, key=lambda one: one[2])
+
+    def _settle(self, rows: Sequence[_Row]) -> None:
+        """Read refs and properties of the tables that changed, or of which they are not known (any more)."""
+        now = time.monotonic()
+        unsettled = {}
+        for row in rows:
+            known = self._known.get(row.table)
+            ids = tuple(one[0] for one in row.snapshots)
+            if not row.problem and (
+                known is None or known.snapshots != ids or now - known.settled_at > SETTLED_SECONDS
+            ):
+                unsettled[row.number] = self._settling(row)
+        for number, found in gather(self._client, unsettled).items():
+            row = rows[number]
+            if isinstance(found, AurumError):
+                row.problem = found
+                continue
+            before = self._known.get(row.table)
+            self._known[row.table] = _Known(
+                tuple(one[0] for one in row.snapshots),
+                now,
+                {
+                    name: Ref(snapshot_id, str(type_).lower(), least, snapshot_age, ref_age)
+                    for kind, name, type_, snapshot_id, ref_age, least, snapshot_age in found
+                    if kind == _REF
+                },
+                {str(name): str(value) for kind, name, value, *_ in found if kind == _PROPERTY},
+                before.deep_token if before else "",
+                before.contents if before else None,
+            )
+
+    def _settling(self, row: _Row) -> list[str]:
+        refs, properties = (relation(self._client.catalog, row.table, suffix) for suffix in ("$refs", "$properties"))
+        return [
+            f"SELECT {row.number}, '{_REF}', name, type, snapshot_id, max_reference_age_in_ms, "
+            f"min_snapshots_to_keep, max_snapshot_age_in_ms FROM {refs}",
+            f"SELECT {row.number}, '{_PROPERTY}', key, value, CAST(NULL AS bigint), CAST(NULL AS bigint), "
+            f"CAST(NULL AS integer), CAST(NULL AS bigint) FROM {properties}",
+        ]
+
+    def _describe(self, row: _Row) -> None:
+        known = self._known.get(row.table)
+        if row.problem or known is None:
+            return
+        try:
+            row.state = table_state("", _metadata(row.snapshots, known), None)
+        except (CorruptTableError, msgspec.ValidationError) as error:
+            row.problem = error if isinstance(error, AurumError) else CorruptTableError(f"its summary: {error}")
+
+    def _deepen(self, rows: Sequence[_Row], rules: Mapping[int, Rules]) -> None:
+        suspects: list[tuple[float, _Row]] = []
+        for row in rows:
+            if row.state is None or row.problem:
+                continue
+            found, mine = suspicion(row.state, rules[row.number]), rules[row.number]
+            if found >= mine.clear and self._known[row.table].deep_token != row.state.token:
+                suspects.append((found, row))
+        suspects.sort(key=lambda pair: -pair[0])
+        chosen = [row for _, row in suspects[:DEEP_TABLES]]
+        if not chosen:
+            return
+        listed = gather(self._client, {row.number: [self._manifests(row)] for row in chosen})
+        reading: list[_Row] = []
+        files = 0
+        for row in chosen:
+            found_rows = listed[row.number]
+            if isinstance(found_rows, AurumError):
+                row.problem = found_rows
+                continue
+            files += sum(one[2] for one in found_rows)
+            if files <= DEEP_FILES or not reading:
+                reading.append(row)
+        partitioned = {row.number: any(one[3] for one in listed[row.number]) for row in reading}  # type: ignore[union-attr]
+        contents = gather(self._client, {row.number: [self._files(row, partitioned[row.number])] for row in reading})
+        for row in reading:
+            found_rows = contents[row.number]
+            if isinstance(found_rows, AurumError):
+                row.problem = found_rows
+                continue
+            manifests: dict[int, list[int]] = {}
+            for spec, length, *_ in listed[row.number]:  # type: ignore[union-attr]
+                manifests.setdefault(spec, []).append(length)
+            known = self._known[row.table]
+            known.contents = _Contents([_live(one) for one in found_rows], manifests)
+            known.deep_token = row.state.token if row.state else ""
+
+    def _manifests(self, row: _Row) -> str:
+        return (
+            f"SELECT {row.number}, partition_spec_id, length, "
+            "COALESCE(added_data_files_count, 0) + COALESCE(existing_data_files_count, 0), "
+            "COALESCE(cardinality(partition_summaries), 0) > 0 "
+            f"FROM {relation(self._client.catalog, row.table, '$manifests')}"
+        )
+
+    def _files(self, row: _Row, partitioned: bool) -> str:
+        # an unpartitioned table has no column of that name
+        partition = "json_format(CAST(partition AS json))" if partitioned else "''"
+        return (
+            f"SELECT {row.number}, content, file_format, {partition}, record_count, file_size_in_bytes, spec_id "
+            f"FROM {relation(self._client.catalog, row.table, '$files')}"
+        )
+
+    def _health(self, row: _Row, rules: Rules | None, retention: BaseModel, now: datetime) -> TableHealth:
+        state = row.state
+        if row.problem is not None or state is None or rules is None:
+            error = row.problem or CorruptTableError("it could not be measured")
+            problem = error.problem(table=str(row.table))
+            return TableHealth(row.table, self._backend, _UNKNOWN, now, problem=problem)
+        known = self._known[row.table]
+        small, excess = estimate(state, rules)
+        metrics = {**state.metrics, "exact": float(state.files is not None and state.files < rules.min_input_files)}
+        if state.windows:
+            metrics |= {"small_files": float(small), "excess_files": float(excess)}
+        if known.contents is not None and known.deep_token == state.token:
+            metrics |= _exact(known.contents, rules, known.properties)
+        metrics["seconds_since_commit"] = max(0.0, now.timestamp() - state.committed_ms / 1000)
+        if (oldest := state.history.oldest_ms) is not None:
+            metrics["oldest_snapshot_seconds"] = max(0.0, now.timestamp() - oldest / 1000)
+            metrics["history_expired"] = float(state.history.expired)
+        if isinstance(retention, RetentionParameters):
+            metrics["expirable_snapshots"] = float(
+                outlook(state.history, retention, int(now.timestamp() * 1000)).expirable
+            )
+        told = refusals(state.format_version, known.properties, self._capabilities)
+        return TableHealth(row.table, self._backend, state.token, now, metrics, told)
+
+
+def _metadata(snapshots: Iterable[tuple[Any, ...]], known: _Known) -> Metadata:
+    made = [
+        Snapshot(
+            snapshot_id=snapshot_id,
+            timestamp_ms=round(committed_at.timestamp() * 1000),
+            parent_snapshot_id=parent_id,
+            manifest_list=manifest_list,
+            summary=msgspec.convert(summary or {}, Summary, strict=False),
+        )
+        for snapshot_id, parent_id, committed_at, manifest_list, summary in snapshots
+    ]
+    main = known.refs.get("main")
+    return Metadata(
+        format_version=int(known.properties.get("format-version", 2)),
+        last_updated_ms=made[-1].timestamp_ms if made else 0,
+        location=known.properties.get("location", ""),
+        current_snapshot_id=main.snapshot_id if main else None,
+        snapshots=made,
+        refs=known.refs,
+        properties=dict(known.properties),
+    )
+
+
+def _live(row: tuple[Any, ...]) -> LiveFile:
+    content, file_format, partition, records, size, spec = row
+    return LiveFile(content, str(file_format).upper(), (partition,), records, size, None, spec, 0)
+
+
+def _exact(contents: _Contents, rules: Rules, properties: Mapping[str, str]) -> dict[str, float]:
+    deletes = [file for file in contents.files if file.content != 0]
+    layout = layout_of([file for file in contents.files if file.content == 0], rules)
+    target = target_of(properties)
+    return {
+        **layout.metrics,
+        "delete_files": float(len(deletes)),
+        "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in deletes)),
+        "manifests": float(sum(map(len, contents.manifests.values()))),
+        "manifest_bytes": float(sum(map(sum, contents.manifests.values()))),
+        "excess_manifests": float(sum(excess_of(sizes, target) for sizes in contents.manifests.values())),
+        "exact": 1.0,
+    }
