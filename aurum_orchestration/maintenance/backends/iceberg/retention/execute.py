@@ -9,6 +9,7 @@ from itertools import islice
 from pyiceberg.table import Table
 
 from aurum_orchestration.errors import AurumError
+from aurum_orchestration.maintenance.backends.iceberg.clocks import refuse_clock_ahead
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.reachability import References
 from aurum_orchestration.maintenance.backends.iceberg.retention.expire import Expired, commit_expiry, refuse_drift
@@ -47,8 +48,13 @@ class RetentionExecution:
         self.parameters = RetentionParameters.model_validate(plan.parameters)
 
     def units(self) -> Iterator[Unit]:
-        """One unit per step. Raises StateDriftedError when the table no longer fits the plan."""
+        """One unit per step.
+
+        Raises StateDriftedError when the table no longer fits the plan, ConfigurationError when this machine's
+        clock is ahead of the storage's.
+        """
         refuse_other_table(self.table, self.plan)
+        refuse_clock_ahead(self.table)
         rows: RowRemoval | None = None
         for step in self.plan.steps:
             if step.action == EXPIRE:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from pyiceberg.table import Table
 
+from aurum_orchestration.maintenance.backends.iceberg.clocks import CLOCKS_AGREE, seconds_ahead
 from aurum_orchestration.maintenance.backends.iceberg.publish import reload
 from aurum_orchestration.maintenance.backends.iceberg.reachability import normalised
 from aurum_orchestration.maintenance.backends.iceberg.rollback import refuse_other_table
@@ -40,9 +41,6 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
 from aurum_orchestration.maintenance.planner.words import count, moment
-
-CLOCKS_AGREE = 300.0
-"""Seconds by which this machine's clock and the storage's may differ without a word."""
 
 
 class VacuumExecution:
@@ -108,6 +106,12 @@ class PurgeUnit(_VacuumUnit):
         places = places_of(self.execution.table)
         place = next(one for one in places if folder.startswith(f"{one.root}/"))
         outcome = UnitOutcome(metrics={"files_deleted": 0.0, "bytes_deleted": 0.0})
+        if (ahead := seconds_ahead(place)) > CLOCKS_AGREE:
+            outcome.warnings.append(
+                f"this machine's clock is {ahead:,.0f} s ahead of that of {place.root}: "
+                "whether the quarantine's time is over cannot be told, so it stays"
+            )
+            return outcome
         files = [Stored(location, size, 0) for location, size in self.step.detail["files"].items()]
         for part in self.batches(files, run, outcome):
             for file, answer in zip(part, place.delete([file.location for file in part]), strict=True):
