@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.manifest import FileFormat
+from pyiceberg.manifest import FileFormat, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import LongType, StringType
@@ -22,6 +22,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.backends.iceberg.compact import handler
 from aurum_orchestration.maintenance.executor import MaintenanceExecutor
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, RunContext
 from aurum_orchestration.maintenance.operations.compaction import CompactionOperation
@@ -275,3 +276,51 @@ def test_a_table_whose_manifest_is_missing_says_which(table: Table) -> None:
     Path(manifest.manifest_path.removeprefix("file://")).unlink()
     with pytest.raises(CorruptTableError, match=f"manifest .*{Path(manifest.manifest_path).name} is missing"):
         plan_of(table)
+
+
+# --- reading
+
+
+@pytest.fixture
+def manifests_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the manifests that are decoded from now on."""
+    paths: list[str] = []
+    fetch = ManifestFile.fetch_manifest_entry
+
+    def noted(self: ManifestFile, *args: Any, **options: Any) -> Any:
+        paths.append(self.manifest_path)
+        return fetch(self, *args, **options)
+
+    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", noted)
+    return paths
+
+
+def test_what_planning_read_is_not_read_again_while_the_table_is_unchanged(
+    table: Table, manifests_read: list[str]
+) -> None:
+    before = by_duckdb(table)
+    manifests_read.clear()
+    plan = plan_of(table)
+    planned = len(manifests_read)
+    assert planned > 0
+    carry_out(open_plan(plan, table))
+    assert len(manifests_read) == planned
+    assert by_duckdb(table.refresh()) == before
+
+
+def test_a_table_that_changed_is_read_anew(table: Table, manifests_read: list[str]) -> None:
+    plan = plan_of(table)
+    append_numbers(table, files=1, region="S")
+    before = by_duckdb(table)
+    manifests_read.clear()
+    execution = open_plan(plan, table)
+    assert len(manifests_read) == 2
+    carry_out(execution)
+    assert by_duckdb(table.refresh()) == before
+
+
+def test_what_was_read_goes_with_its_plan(table: Table) -> None:
+    plans = [plan_of(table) for _ in range(4)]
+    assert len(handler._read) <= 2
+    del plans
+    assert not handler._read

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from pyiceberg.table import Table
 
 from aurum_orchestration.fleet.table_id import TableId
@@ -13,15 +15,29 @@ from aurum_orchestration.maintenance.backends.iceberg.rollback import RollbackEx
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceResult
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 
+_PLANS_KEPT = 2
+_read: dict[int, tuple[str, EntryReader]] = {}
+"""The manifests that the last plans were made from, by the plan's identity, as long as it lives: with the metadata
+file that listed them. An :class:`EntryReader` bounds what it holds."""
+
 
 def plan(table: Table, table_id: TableId, parameters: CompactionParameters) -> MaintenancePlan:
     """The groups to rewrite. Raises UnsupportedError with the reason when the table cannot be rewritten safely."""
-    return plan_compaction(read_state(table, EntryReader(table.io)), table_id, parameters)
+    reader = EntryReader(table.io)
+    made = plan_compaction(read_state(table, reader), table_id, parameters)
+    if made.steps:
+        for older in list(_read)[: 1 - _PLANS_KEPT]:
+            _read.pop(older, None)
+        _read[id(made)] = table.metadata_location, reader
+        weakref.finalize(made, _read.pop, id(made), None).atexit = False
+    return made
 
 
 def execution(plan: MaintenancePlan, table: Table) -> CompactionExecution:
-    """The groups of a plan, ready to stage."""
-    reader = EntryReader(table.io)
+    """The groups of a plan, ready to stage. What planning read is not read again while the table is unchanged."""
+    location, reader = _read.pop(id(plan), ("", EntryReader(table.io)))
+    if location != table.metadata_location:
+        reader = EntryReader(table.io)
     return CompactionExecution(plan, read_state(table, reader), reader)
 
 
