@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.freshness_evaluator import TimeWindowFreshnessPolicyEvaluator
+from dagster._core.loader import LoadingContextForTest
 
 from aurum_orchestration.dagster_edge.checks import CHECKS_PER_OP, table_checks
 from aurum_orchestration.definitions import build_definitions
@@ -183,3 +188,26 @@ def test_tables_whose_names_make_no_name_have_no_checks_and_that_is_told(
         'lake.n."a b"',
         "lake.n.x_y",
     ]
+
+
+# --- why there is a check of our own for it
+
+
+def test_dagsters_freshness_policies_do_not_see_observations() -> None:
+    """Once they do, they could say what `maintenance_recency` says: see ADR 6."""
+    key = dg.AssetKey(["lake", "n", "t"])
+    policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2))
+    specs = [dg.AssetSpec(key, freshness_policy=policy)]
+    graph = dg.Definitions(assets=specs).get_repository_def().asset_graph
+
+    def state(instance: dg.DagsterInstance) -> FreshnessState:
+        evaluating = TimeWindowFreshnessPolicyEvaluator().evaluate_freshness(
+            LoadingContextForTest(instance), graph.get(key)
+        )
+        return asyncio.run(evaluating)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetObservation(key, metadata={"debt_score": 1.0}))
+        assert state(instance) is FreshnessState.UNKNOWN
+        instance.report_runless_asset_event(dg.AssetMaterialization(key))
+        assert state(instance) is FreshnessState.PASS
