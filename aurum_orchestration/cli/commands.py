@@ -14,6 +14,7 @@ from aurum_orchestration.cli.activity import Activity
 from aurum_orchestration.cli.output import (
     print_json,
     print_object,
+    print_rows,
     print_text,
     speaks_unicode,
     stderr_console,
@@ -45,13 +46,14 @@ _BAD_ENDS = {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED}
 def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -> None:
     """``aurum status``."""
     activity = Activity(stderr_console(), "Measuring tables")
-    found = session.call(lambda service: service.status(tables, operations), activity)
-    console = stdout_console()
+    examined = session.call(lambda service: service.health(tables, operations or None), activity)
     if session.json:
-        print_json(TableStatus, found)
+        print_rows([TableStatus.fields_of(*one) for one in examined])
     else:
+        console = stdout_console()
+        found = [TableStatus.of(*one) for one in examined]
         print_text(console, render_status(found, unicode=speaks_unicode(console)))
-    if any(one.problem for one in found):
+    if any(health.problem for health, _, _ in examined):
         raise typer.Exit(FAILED)
 
 

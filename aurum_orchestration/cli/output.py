@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_json
 from rich.console import Console, RenderableType
 
 _UNWRAPPED = 10_000
@@ -56,10 +57,21 @@ def print_object(item: BaseModel) -> None:
     sys.stdout.flush()
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print as :func:`print_json` does the shapes that have these members, without making them first."""
+    unicode = speaks_unicode(stdout_console())
+    _write(to_json(rows, indent=2, inf_nan_mode="null", ensure_ascii=not unicode))
+
+
 def print_json(shape: type[S], items: Sequence[S]) -> None:
     """Print one JSON array of ``shape``; a number that JSON lacks (NaN) becomes null."""
     text = TypeAdapter(list[shape]).dump_json(  # type: ignore[valid-type]
         list(items), indent=2, ensure_ascii=not speaks_unicode(stdout_console())
     )
-    sys.stdout.write(text.decode() + "\n")
+    _write(text)
+
+
+def _write(text: bytes) -> None:
+    sys.stdout.write(text.decode())
+    sys.stdout.write("\n")
     sys.stdout.flush()

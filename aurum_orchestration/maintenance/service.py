@@ -253,7 +253,7 @@ class MaintenanceService:
         A backend that does not answer is told to ``on_failure`` (none: logged), and contributes what is
         remembered of it.
         """
-        listing = await self._surveyor().listing()
+        listing = await self._surveyor().listing(described=True)
         return await self._remembered(listing, on_failure or _log_failure)
 
     async def tables(self, globs: Sequence[str] = ()) -> list[TableId]:
@@ -273,12 +273,13 @@ class MaintenanceService:
         """(health, debt score, decisions) of each table that the globs (none: all) mean; writes nothing.
 
         Plain data, for thousands of tables. A table that cannot be measured has a problem and stops no other.
+        Raises UnknownNameError for an operation that nobody knows.
         """
+        self._operations(operations or ())
         return await self._examine(tables, operations, self.fleet.policy)
 
     async def status(self, tables: Sequence[str] = (), operations: Sequence[str] = ()) -> list[TableStatus]:
         """What ``aurum status`` prints: :meth:`health` as shapes."""
-        self._operations(operations)
         return [TableStatus.of(*one) for one in await self.health(tables, [str(name) for name in operations] or None)]
 
     async def maintain(
@@ -467,7 +468,7 @@ class MaintenanceService:
         remember: bool = False,
     ) -> list[Examined]:
         surveyor = self._surveyor()
-        listing = await surveyor.listing(globs)
+        listing = await surveyor.listing(globs, described=remember)
         chosen = surveyor.select(globs, listing)
         if remember:
             await self._remembered(listing, _log_failure)

@@ -55,17 +55,25 @@ class DecisionShape(BaseModel):
     predicted_cost: CostShape
 
     @classmethod
+    def fields_of(cls, decision: Decision, *, considered: bool = False) -> dict[str, Any]:
+        """The members of the shape. ``considered`` names the operation even when it is not to act."""
+        gain, cost = decision.gain, decision.cost
+        return {
+            "operation": decision.operation if decision.act or considered else None,
+            "code": decision.code,
+            "reason": decision.reason,
+            "predicted_gain": {
+                "debt_score": float(gain.debt_score),
+                "files": float(gain.files),
+                "bytes": float(gain.bytes),
+            },
+            "predicted_cost": {"seconds": float(cost.seconds), "bytes": float(cost.bytes)},
+        }
+
+    @classmethod
     def of(cls, decision: Decision, *, considered: bool = False) -> DecisionShape:
-        """The shape of a decision. ``considered`` names the operation even when it is not to act."""
-        return cls(
-            operation=decision.operation if decision.act or considered else None,
-            code=decision.code,
-            reason=decision.reason,
-            predicted_gain=GainShape(
-                debt_score=decision.gain.debt_score, files=decision.gain.files, bytes=decision.gain.bytes
-            ),
-            predicted_cost=CostShape(seconds=decision.cost.seconds, bytes=decision.cost.bytes),
-        )
+        """The shape of a decision."""
+        return cls.model_validate(cls.fields_of(decision, considered=considered))
 
 
 class TableStatus(Shape):
@@ -81,18 +89,24 @@ class TableStatus(Shape):
     problem: ProblemDetail | None = Field(default=None, description="Why the table could not be measured.")
 
     @classmethod
+    def fields_of(cls, health: TableHealth, debt_score: float, decisions: Sequence[Decision]) -> dict[str, Any]:
+        """The members of the shape: what :meth:`of` makes of them, by the ten thousand, takes twice the time."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "table": str(health.table),
+            "backend": health.backend,
+            "healthy": healthy(decisions),
+            "debt_score": float(debt_score),
+            "metrics": {name: float(value) for name, value in health.metrics.items()},
+            "decision": DecisionShape.fields_of(decisions[0]),
+            "decisions": [DecisionShape.fields_of(decision, considered=True) for decision in decisions],
+            "problem": health.problem,
+        }
+
+    @classmethod
     def of(cls, health: TableHealth, debt_score: float, decisions: Sequence[Decision]) -> TableStatus:
         """The shape of a measured table and of what the planner made of it, the most important decision first."""
-        return cls(
-            table=str(health.table),
-            backend=health.backend,
-            healthy=healthy(decisions),
-            debt_score=debt_score,
-            metrics=dict(health.metrics),
-            decision=DecisionShape.of(decisions[0]),
-            decisions=[DecisionShape.of(decision, considered=True) for decision in decisions],
-            problem=health.problem,
-        )
+        return cls.model_validate(cls.fields_of(health, debt_score, decisions))
 
 
 class OperationReport(Shape):

@@ -55,11 +55,17 @@ class Surveyor:
     def __init__(self, fleet: Fleet, backends: Backends, patience: timedelta) -> None:
         self._fleet, self._backends, self._patience = fleet, backends, patience
 
-    async def listing(self, globs: Sequence[str] = ()) -> Listing:
-        """The tables of every backend that one of the globs (none: all) may mean."""
+    async def listing(self, globs: Sequence[str] = (), *, described: bool = False) -> Listing:
+        """The tables of every backend that one of the globs (none: all) may mean.
+
+        ``described``: with columns, comment and location, for the discovery cache.
+        """
         names = [name for name in self._backends.names if not globs or any(_may_mean(glob, name) for glob in globs)]
         answers = await self._ask_all(
-            {name: partial(_discover, patterns=self._fleet.backends[name].discover) for name in names}
+            {
+                name: partial(_discover if described else _names, patterns=self._fleet.backends[name].discover)
+                for name in names
+            }
         )
         listing = Listing()
         for name, answer in answers.items():
@@ -154,6 +160,10 @@ def _may_mean(glob: str, backend: str) -> bool:
 
 def _discover(backend: BaseMaintenanceBackend, patterns: Sequence[str]) -> list[DiscoveredTable]:
     return backend.discover(patterns)
+
+
+def _names(backend: BaseMaintenanceBackend, patterns: Sequence[str]) -> list[DiscoveredTable]:
+    return backend.names(patterns)
 
 
 def _measure(backend: BaseMaintenanceBackend, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:

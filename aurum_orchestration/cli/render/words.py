@@ -23,6 +23,8 @@ _STATUS_STYLES = {
 
 def safe(text: str, *, one_line: bool = True) -> str:
     """``text`` with characters that would steer the terminal written as escapes (names come from catalogs)."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or (char == "\n" and not one_line) else char.encode("unicode_escape").decode()
         for char in text

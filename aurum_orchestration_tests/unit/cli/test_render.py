@@ -53,6 +53,20 @@ def test_golden_text(case: str, width: int) -> None:
     assert_golden(f"render/{case}-{width}.txt", text)
 
 
+@pytest.mark.parametrize("width", [50, 80, 100, 140])
+@pytest.mark.parametrize("case", CASES)
+def test_colours_change_no_character(case: str, width: int) -> None:
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width, force_terminal=True, color_system="truecolor", markup=False, highlight=False
+    )
+    print_text(console, CASES[case])
+    assert "\x1b[" in stream.getvalue()
+    lines = [line.rstrip() for line in Text.from_ansi(stream.getvalue()).plain.splitlines()]
+    plain = text_of(CASES[case], width, terminal=True)
+    assert lines == [line.rstrip() for line in plain.splitlines()]
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_golden_history(width: int) -> None:
     assert_golden(f"render/history-{width}.txt", text_of(render_history(samples.entries()), width))

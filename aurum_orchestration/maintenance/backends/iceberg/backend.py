@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
     from aurum_orchestration.maintenance.backends.iceberg.sources import Source
+    from aurum_orchestration.maintenance.backends.iceberg.sql_listing import SqlListing
     from aurum_orchestration.maintenance.backends.iceberg.trino.engine import TrinoEngine
 
 EMBEDDED, TRINO, AUTO = "pyiceberg", "trino", "auto"
@@ -94,6 +95,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         self._trino: TrinoEngine | None = None
         self._opening = threading.Lock()
         self._opened: Catalog | None = None
+        self._listing: SqlListing | None = None
         self._measurer: IcebergMeasurer | None = None
         self._lister: Source | None = None
 
@@ -121,16 +123,18 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         if self.engine == TRINO:
             return self.trino
         # without a catalog there is nothing to reach yet; what needs it says so
-        return await asyncio.to_thread(lambda: self.catalog) if "catalog" in self.config else self.config
+        return await asyncio.to_thread(self._listed) if "catalog" in self.config else self.config
 
     async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the catalog is kept here
         with self._opening:
             opened, self._opened, self._measurer, self._lister = self._opened, None, None, None
+            listing, self._listing = self._listing, None
             trino, self._trino = self._trino, None
         if trino is not None:
             await asyncio.to_thread(trino.close)
-        if opened is not None:
-            await asyncio.to_thread(opened.close)
+        for one in (opened, listing):
+            if one is not None:
+                await asyncio.to_thread(one.close)
 
     @property
     def trino(self) -> TrinoEngine:
@@ -155,6 +159,24 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
                 self._opened = open_catalog(self.name, self._properties())
             return self._opened
 
+    def _listed(self) -> Catalog | SqlListing:
+        """What tables are listed and measured by: PyIceberg's catalog only where nothing lighter will do."""
+        from aurum_orchestration.maintenance.backends.iceberg.sql_listing import open_listing
+
+        with self._opening:
+            if self._opened is None and self._listing is None:
+                self._listing = open_listing(self.name, self.config.get("catalog") or {})
+            found = self._listing
+        return found or self.catalog
+
+    def _source(self, catalog: Catalog | SqlListing) -> Source:
+        """Where metadata comes from; kept, so that what did not change is not read again."""
+        from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
+
+        if self._lister is None:
+            self._lister = source_of(catalog)
+        return self._lister
+
     def _properties(self) -> Mapping[str, Any]:
         from pyiceberg.utils.config import Config
 
@@ -169,17 +191,21 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
 
     def discover(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
         """The catalog's tables, namespaces within namespaces included; what did not change comes from memory."""
-        if self._only_trino:
-            return self.trino.discover(patterns, self.name)
-        from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables
-        from aurum_orchestration.maintenance.backends.iceberg.sources import source_of
+        return self._tables(patterns, names_only=False)
 
-        catalog = self.catalog
+    def names(self, patterns: Sequence[str]) -> list[DiscoveredTable]:
+        """The same tables by their ids alone."""
+        return self._tables(patterns, names_only=True)
+
+    def _tables(self, patterns: Sequence[str], *, names_only: bool) -> list[DiscoveredTable]:
+        from aurum_orchestration.maintenance.backends.iceberg.sources import list_tables
+
+        if self._only_trino:
+            return self.trino.discover(patterns, self.name, names_only=names_only)
+        catalog = self._listed()
         with self._opening:
-            if self._lister is None:
-                self._lister = source_of(catalog)
-            source = self._lister
-        return list_tables(catalog, self.name, patterns, source)
+            source = self._source(catalog)
+        return list_tables(catalog, self.name, patterns, source, names_only=names_only)
 
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
         """Versions, rights, free space and clocks, of Trino and of the catalog as far as the backend has them."""
@@ -206,10 +232,10 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
     def _measure_embedded(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
 
-        catalog = self.catalog
+        catalog = self._listed()
         with self._opening:
             if self._measurer is None:
-                self._measurer = IcebergMeasurer(catalog, self.name)
+                self._measurer = IcebergMeasurer(catalog, self.name, source=self._source(catalog))
             measurer = self._measurer
         return measurer.measure(tables, policy)
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from pydantic import BaseModel
-from pyiceberg.catalog import Catalog
 
 from aurum_orchestration.errors import AurumError, CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
@@ -42,6 +42,11 @@ from aurum_orchestration.maintenance.backends.iceberg.retention.outlook import N
 from aurum_orchestration.maintenance.backends.iceberg.sources import Opened, Source, source_of
 from aurum_orchestration.maintenance.interfaces import OperationType, PolicyLookup, TableHealth
 from aurum_orchestration.maintenance.operations.retention import RetentionParameters
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+    from aurum_orchestration.maintenance.backends.iceberg.sql_listing import SqlListing
 
 COMPACTION, MANIFESTS = OperationType.COMPACTION.value, OperationType.MANIFESTS.value
 RETENTION, VACUUM = OperationType.RETENTION.value, OperationType.VACUUM.value
@@ -166,13 +171,15 @@ class IcebergMeasurer:
     ``deep_seconds`` bounds the reading of manifests in one call. ``survey_seconds`` is for tables that look
     well in the summaries, where very large files may still hide small ones: a few more of them are read in
     every call until all are known exactly. ``max_tables`` and ``max_files`` bound what is remembered.
+    ``source``: one that is shared with listing.
     """
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: Catalog | SqlListing,
         backend_name: str,
         *,
+        source: Source | None = None,
         deep_seconds: float = 10.0,
         survey_seconds: float = 0.02,
         max_tables: int = 50_000,
@@ -183,7 +190,7 @@ class IcebergMeasurer:
         self._deep_seconds = deep_seconds
         self._survey_seconds = survey_seconds
         self._max_tables = max_tables
-        self._source: Source = source_of(catalog)
+        self._source: Source = source or source_of(catalog)
         self._reader = ManifestReader(max_files)
         self._known: dict[TableId, _Known] = {}
 

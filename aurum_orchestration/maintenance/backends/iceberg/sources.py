@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import BadRequestError, NoSuchNamespaceError, NoSuchTableError
 from sqlalchemy import or_, select, text
 
 from aurum_orchestration.errors import AurumError, CorruptTableError, TableNotFoundError
-from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.iceberg.failures import translate
+from aurum_orchestration.fleet.table_id import TableId, discovered_by
+from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors, translate
 from aurum_orchestration.maintenance.backends.iceberg.files import REMOTE_THREADS, Files, in_threads
 from aurum_orchestration.maintenance.backends.iceberg.metadata import Metadata, columns_of, parse_metadata
+from aurum_orchestration.maintenance.backends.iceberg.sql_listing import TABLES, SqlListing
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.catalog.sql import SqlCatalog
 
 KIND = "iceberg"
 ROWS_AT_ONCE = 500
@@ -60,30 +63,68 @@ class Source(Protocol):
         """The catalog's tables for which ``chosen`` holds."""
         ...
 
+    def names(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """The same tables, without anything that takes reading a file for each."""
+        ...
 
-def source_of(catalog: Catalog) -> Source:
+
+def source_of(catalog: Catalog | SqlListing) -> Source:
     """The fastest source for a catalog."""
+    if isinstance(catalog, SqlListing):
+        return SqlSource(catalog)
+    from pyiceberg.catalog.sql import SqlCatalog
+
     return SqlSource(catalog) if isinstance(catalog, SqlCatalog) else LoadingSource(catalog)
+
+
+def list_tables(
+    catalog: Catalog | SqlListing,
+    backend_name: str,
+    patterns: Sequence[str] = (),
+    source: Source | None = None,
+    *,
+    names_only: bool = False,
+) -> list[DiscoveredTable]:
+    """The catalog's tables, sorted by id: all, or those that one of the patterns names.
+
+    A pattern is a glob over ``namespace.table`` or the name of a namespace, which means everything in
+    it. Columns, comment and location come along, unless ``names_only``, where the catalog gives them without a
+    request per table: for SQL catalogs. A ``source`` that is kept for the next time reads only what is new by then.
+    """
+
+    def chosen(table: TableId) -> bool:
+        return discovered_by(patterns, table)
+
+    with catalog_errors(backend_name, catalog.properties):
+        source = source or source_of(catalog)
+        found = (source.names if names_only else source.discover)(backend_name, chosen)
+        return sorted(found, key=lambda discovered: (discovered.table.backend, discovered.table.parts))
 
 
 class SqlSource:
     """A PyIceberg SqlCatalog, which shares its tables with Java's JdbcCatalog."""
 
-    def __init__(self, catalog: SqlCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog | SqlListing) -> None:
         self._catalog = catalog
         self._files = Files(catalog.properties)
         self._has_views: bool | None = None  # not known yet; catalogs of schema V0 have no views
         self._described: dict[TableId, tuple[str, DiscoveredTable]] = {}  # with the metadata file it was read from
+        self._unused: dict[TableId, Opened] = {}  # read to describe tables; measuring them need not read it again
 
     def changed(self, tables: Sequence[TableId], known: Sequence[str | None]) -> Iterator[tuple[int, Found]]:
         """See :class:`Source`."""
         locations = self._locations([table.name for table in tables] if len(tables) <= FEW else None)
+        described, self._unused = self._unused, {}
         stale: list[tuple[int, TableId, str]] = []
         for position, (table, before) in enumerate(zip(tables, known, strict=True)):
             location = locations.get(_key(table))
             if location is None:
                 yield position, TableNotFoundError(f"{table} is not in its catalog", table=str(table))
-            elif location != before:
+            elif location == before:
+                continue
+            elif (opened := described.get(table)) is not None and opened.location == location:
+                yield position, opened
+            else:
                 stale.append((position, table, location))
         yield from self._opened(stale)
 
@@ -93,11 +134,7 @@ class SqlSource:
 
     def discover(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
         """See :class:`Source`. Reads the metadata files that are new since the last time."""
-        listed = [
-            (table, location)
-            for (namespace, name), location in self._locations(None).items()
-            if chosen(table := TableId(backend, (*namespace.split("."), name)))
-        ]
+        listed = self._listed(backend, chosen)
         known = {
             table: described
             for table, location in listed
@@ -111,8 +148,20 @@ class SqlSource:
                 unread[table] = DiscoveredTable(table, KIND)
             else:
                 known[table] = location, _described(table, found)
+                self._unused[table] = found
         self._described = known
         return [unread.get(table) or known[table][1] for table, _ in listed]
+
+    def names(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """See :class:`Source`. One query."""
+        return [DiscoveredTable(table, KIND) for table, _ in self._listed(backend, chosen)]
+
+    def _listed(self, backend: str, chosen: Callable[[TableId], bool]) -> list[tuple[TableId, str]]:
+        return [
+            (table, location)
+            for (namespace, name), location in self._locations(None).items()
+            if chosen(table := TableId(backend, (*namespace.split("."), name)))
+        ]
 
     def _opened(self, stale: Sequence[tuple[int, TableId, str]]) -> Iterator[tuple[int, Opened | AurumError]]:
         remote: list[tuple[int, TableId, str]] = []
@@ -143,16 +192,16 @@ class SqlSource:
 
     def _locations(self, names: Sequence[str] | None) -> dict[tuple[str, str], str]:
         """(namespace, name) -> metadata location; of all tables, or of those with one of the names."""
-        columns = [IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location]
-        query = select(*columns).where(IcebergTables.catalog_name == self._catalog.name)
+        columns = [TABLES.c.table_namespace, TABLES.c.table_name, TABLES.c.metadata_location]
+        query = select(*columns).where(TABLES.c.catalog_name == self._catalog.name)
         if names is not None:
-            query = query.where(IcebergTables.table_name.in_(names))
+            query = query.where(TABLES.c.table_name.in_(names))
         with self._catalog.engine.connect() as connection:
             if self._has_views is None:
-                listed = select(text("*")).select_from(IcebergTables).limit(0)
+                listed = select(text("*")).select_from(TABLES).limit(0)
                 self._has_views = "iceberg_type" in connection.execute(listed).keys()  # noqa: SIM118
             if self._has_views:
-                kind = IcebergTables.iceberg_type
+                kind = TABLES.c.iceberg_type
                 query = query.where(or_(kind.is_(None), kind == "TABLE"))
             rows = connection.execute(query).yield_per(ROWS_AT_ONCE)
             return {(str(row[0]), str(row[1])): row[2] or "" for row in rows}
@@ -195,6 +244,10 @@ class LoadingSource:
             TableId(backend, identifier) for namespace in self._namespaces(()) for identifier in self._tables(namespace)
         )
         return [DiscoveredTable(table, KIND) for table in tables if chosen(table)]
+
+    def names(self, backend: str, chosen: Callable[[TableId], bool]) -> list[DiscoveredTable]:
+        """See :class:`Source`."""
+        return self.discover(backend, chosen)
 
     def _tables(self, namespace: tuple[str, ...]) -> list[tuple[str, ...]]:
         try:
