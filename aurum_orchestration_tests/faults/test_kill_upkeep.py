@@ -70,6 +70,11 @@ def head(table: Table) -> Any:
     return (shape(table), table.metadata.current_snapshot_id)
 
 
+def told(table: Table) -> Any:
+    """Whose distinct values are stored, snapshot by snapshot."""
+    return (shape(table), [[one.fields for one in file.blob_metadata] for file in table.metadata.statistics])
+
+
 def specs(table: Table) -> Any:
     return (head(table), table.spec())
 
@@ -78,6 +83,7 @@ CASES = {
     "manifests": Case("manifests", plain),
     "manifests of deletes": Case("manifests", with_deletes),
     "stats": Case("stats", plain),
+    "stats that are stored": Case("stats", plain, {"ndv": True, "sample_rows": 0}, done=told),
     "bloat": Case("bloat", plain),
     "backup": Case("backup", backed_up, {"keep_last": 1}, done=backups, own_ref=is_backup),
     "undo of manifests": Case("undo", done_already("manifests"), done=head),
@@ -85,6 +91,7 @@ CASES = {
     "undo of partition evolution": Case(
         "undo", done_already("partition_evolution", spec=["bucket(2, id)"]), done=specs
     ),
+    "undo of stats": Case("undo", done_already("stats", ndv=True), done=told),
     "undo of backup": Case("undo", done_already("backup", keep_last=1), done=backups, own_ref=is_backup),
 }
 

@@ -293,10 +293,11 @@ def files_under(root: Path) -> set[str]:
 
 
 def left_behind(table: Table) -> set[str]:
-    """Files under the table's location that no snapshot and no entry of the metadata log leads to."""
+    """Files under the table's location that no snapshot, statistics or entry of the metadata log leads to."""
     table = table.catalog.load_table(table.name())
     metadata = table.metadata
     known = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    known |= {file.statistics_path for file in metadata.statistics}
     for snapshot in metadata.snapshots:
         known.add(snapshot.manifest_list)
         for manifest in snapshot.manifests(table.io):

@@ -25,6 +25,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "compaction": {"min_input_files": 2},
     "partition_evolution": {"spec": ["bucket(2, id)"]},
     "retention": {"retention_days": 0, "retain_last": 1, "override_floor": True, "override_reason": "judged by Java"},
+    "stats": {"ndv": True},
     "vacuum": {"older_than_days": 0, "override_floor": True, "override_reason": "judged by Java"},
 }
 """What lets each operation do something on a table that was made just now."""
