@@ -166,6 +166,9 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "specs_changed": Metric("specs", "Changes of the table's partition spec."),
     "groups": Metric("groups", "Groups of files rewritten, a commit each."),
     "groups_left": Metric("groups", "Planned groups that the operation left undone; the next run carries on."),
+    "verify_seconds": Metric("seconds", "Trino: what its statements that prove a rewrite took."),
+    "verify_bytes": Metric("bytes", "Trino: what these statements read."),
+    "cpu_seconds": Metric("seconds", "Trino: CPU time of the statements that rewrite."),
     "commit_retries": Metric("commits", "Commits tried again, unchanged, because another writer was faster."),
     "conflicts_retried": Metric("plans", "Plans made anew because another writer touched what they rewrite."),
 }

@@ -74,6 +74,11 @@ class CompactionParameters(OperationParameters):
     verify: bool = Field(
         default=True, description="Read back what was written and compare row count and checksum before the commit."
     )
+    verification: Literal["checksum", "count"] = Field(
+        default="checksum",
+        description="Trino: how deep `verify` looks after each statement. checksum reads every rewritten row twice; count "
+        "counts them.",
+    )
     online_rewrite: bool = Field(
         default=False, description="PostgreSQL: rewrite the table with pg_repack. False: a table is never rewritten."
     )

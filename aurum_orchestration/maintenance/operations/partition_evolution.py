@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,11 @@ class PartitionEvolutionParameters(OperationParameters):
     )
     verify: bool = Field(
         default=True, description="Read back what was written and compare row count and checksum before the commit."
+    )
+    verification: Literal["checksum", "count"] = Field(
+        default="checksum",
+        description="Trino: how deep `verify` looks after each statement. checksum reads every rewritten row twice; count "
+        "counts them.",
     )
 
     @model_validator(mode="after")

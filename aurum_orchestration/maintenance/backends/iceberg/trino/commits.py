@@ -1,0 +1,100 @@
+"""Statements that commit: which snapshot is ours, told from those of others, also when the connection broke."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aurum_orchestration.errors import (
+    AurumError,
+    BackendUnavailableError,
+    CommitStateUnknownError,
+    OperationCancelledError,
+)
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
+from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+from aurum_orchestration.maintenance.interfaces import RunContext
+
+_QUERY_ID = re.compile(r"\b\d{8}_\d{6}_\d{5,}_[a-z0-9]+\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The snapshot that a statement of ours committed, and the one that it was committed on."""
+
+    snapshot_id: int
+    parent_id: int
+    summary: Mapping[str, str]
+
+    def number(self, key: str) -> int:
+        """A number of the summary, 0 when it is not there."""
+        return int(self.summary.get(key, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """How a statement ended: what it committed (None: nothing had to be), what it took (None: read back)."""
+
+    made: Made | None
+    answer: Answer | None
+
+
+def uncancelled(table: TrinoTable) -> TrinoTable:
+    """The same table for questions that have to be asked although the run is to stop."""
+    return TrinoTable(table.client, table.table_id, table.capabilities, table.embedded)
+
+
+def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session: Mapping[str, str]) -> Committed:
+    """Send a statement that commits at most one snapshot, and find that snapshot by the statement's query id.
+
+    What Trino answers is not believed where the snapshots can tell: a statement that was cancelled, killed or cut off
+    may have committed. Raises what the client raises once it is known that nothing was committed,
+    CommitStateUnknownError when nobody can tell.
+    """
+    # by its text Trino finds this statement again, and no other
+    marked = f"{sql} /* aurum {run.operation_id} {uuid.uuid4().hex[:8]} */"
+    asking = uncancelled(table)
+    try:
+        answer = table.change(marked, run, operation=operation, session=session)
+    except AurumError as error:
+        made = _read_back(asking, marked, error)
+        if made is not None:
+            return Committed(made, None)
+        if isinstance(error, CommitStateUnknownError):
+            raise BackendUnavailableError(f"{error.detail}; read back: nothing was committed") from error
+        raise
+    try:
+        return Committed(_made_by(asking, [answer.query_id]), answer)
+    except BackendUnavailableError as error:
+        raise CommitStateUnknownError(f"query {answer.query_id} ended; its snapshot: {error.detail}") from error
+
+
+def _read_back(table: TrinoTable, marked: str, error: AurumError) -> Made | None:
+    ids = _QUERY_ID.findall(error.detail)
+    if not ids and not isinstance(error, OperationCancelledError):
+        return None  # it never started
+    unknown = CommitStateUnknownError(f"{error.detail}; and nobody can tell whether it committed")
+    try:
+        wait_until_over(table, marked, unknown)
+        asked = f"SELECT query_id FROM system.runtime.queries WHERE query = {literal(marked)}"
+        return _made_by(table, [*ids, *(str(row[0]) for row in table.query(asked).rows)])
+    except BackendUnavailableError:
+        raise unknown from error
+
+
+def _made_by(table: TrinoTable, query_ids: list[str]) -> Made | None:
+    if not query_ids:
+        return None
+    listed = ", ".join(literal(one) for one in dict.fromkeys(query_ids))
+    rows = table.rows(
+        f"SELECT snapshot_id, parent_id, summary FROM {table.relation('$snapshots')} "
+        f"WHERE element_at(summary, 'trino_query_id') IN ({listed}) AND parent_id IS NOT NULL"
+    )
+    if not rows:
+        return None
+    snapshot_id, parent_id, summary = rows[0]
+    return Made(int(snapshot_id), int(parent_id), dict(summary))
