@@ -66,7 +66,7 @@ class AurumFleetComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of the fleet. Connects nothing. Raises ConfigurationError for a fleet file that is wrong."""
-        from aurum_orchestration.definitions import build_definitions
+        from aurum_orchestration.dagster_edge.build import build_definitions
 
         return build_definitions(settings=self.settings(Path(context.path)))
 

@@ -109,7 +109,7 @@ class Story:
     def _load(self) -> CodeLocation:
         """The code location, loaded when the tables are known: they are its assets."""
         run_sync(self._service.discover())
-        from aurum_orchestration.definitions import build_definitions
+        from aurum_orchestration.dagster_edge.build import build_definitions
 
         return CodeLocation(build_definitions(), self._open.enter_context(dg.DagsterInstance.get()))
 

@@ -60,6 +60,12 @@ def test_the_example_brings_jobs_before_any_table_is_known_and_assets_after(proj
     assert after.has_sensor_def("compaction_lake")
 
 
+def test_no_other_fleet_is_loaded_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "aurum_orchestration.definitions", raising=False)
+    assert loaded(project).has_sensor_def("compaction_lake")
+    assert "aurum_orchestration.definitions" not in sys.modules
+
+
 def test_the_command_of_the_examples_readme_validates_it(project: Path) -> None:
     command = "dagster definitions validate -m lights.definitions"
     assert command in (project / "README.md").read_text()
