@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +19,10 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import lake
-from aurum_orchestration.local.engines.trino import ENGINE
+from aurum_orchestration.local.engines.trino import ENGINE, jdbc_catalog
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.servers import absence
+from aurum_orchestration_tests.servers.object_store import ObjectStore
 
 WITHOUT_FLOORS = "lake0"
 HEAP_MB = 1536
@@ -34,7 +35,8 @@ class TrinoServer:
     """A running Trino, and the catalog that it shares with PyIceberg.
 
     ``catalog`` and ``catalog_without_floors`` are Trino's names of it: the latter expires and removes orphans of any
-    age, the former from 7 days on. ``place`` is its folder, None for a server that was there.
+    age, the former from 7 days on. ``storage`` are PyIceberg's properties of where its tables lie. ``place`` is its
+    folder, None for a server that was there.
     """
 
     url: str
@@ -43,6 +45,7 @@ class TrinoServer:
     place: Path | None = None
     catalog: str = lake.CATALOG
     catalog_without_floors: str = WITHOUT_FLOORS
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def host(self) -> str:
@@ -57,27 +60,60 @@ class TrinoServer:
     @property
     def properties(self) -> dict[str, str]:
         """PyIceberg's properties of the catalog, as in a fleet file."""
-        return {"name": self.catalog, "type": "sql", "uri": self.uri, "warehouse": self.warehouse}
+        return {
+            "name": self.catalog,
+            "type": "sql",
+            "uri": self.uri,
+            "warehouse": self.warehouse,
+            **self.storage,
+        }
 
     @contextmanager
     def lake(self) -> Iterator[SqlCatalog]:
         """The catalog as PyIceberg sees it."""
-        with closing(SqlCatalog(self.catalog, uri=self.uri, warehouse=self.warehouse)) as catalog:
+        with closing(SqlCatalog(self.catalog, uri=self.uri, warehouse=self.warehouse, **self.storage)) as catalog:
             yield catalog
 
     def sql(self, text: str, user: str = "tests") -> list[tuple[Any, ...]]:
         """The rows of a statement; tables are named ``lake.ns.t``. Raises trino.exceptions.Error."""
         from trino.dbapi import connect
 
-        with closing(connect(host=self.host, port=self.port, user=user)) as connection:
+        connection: Any = connect(host=self.host, port=self.port, user=user)  # type: ignore[no-untyped-call]
+        with closing(connection):
             cursor = connection.cursor()
             cursor.execute(text)
             return [tuple(row) for row in cursor.fetchall()]
 
-    def add_catalog(self, name: str, properties: Mapping[str, str]) -> None:
-        """Give Trino another catalog of the Iceberg connector, gone at its end; properties as its files have them."""
-        given = ", ".join(f"\"{key}\" = '{value}'" for key, value in properties.items())
-        self.sql(f'CREATE CATALOG "{name}" USING iceberg WITH ({given})')
+    @contextmanager
+    def on(self, store: ObjectStore, bucket: str) -> Iterator[TrinoServer]:
+        """The same server with catalogs of their own, with floors and without, whose tables lie in a bucket."""
+        name, port = bucket.replace("-", "_"), urlsplit(self.uri).port or 5432
+        moved = replace(
+            self,
+            catalog=name,
+            catalog_without_floors=f"{name}0",
+            warehouse=f"s3://{bucket}/warehouse",
+            storage=store.properties,
+        )
+        properties = {
+            **jdbc_catalog(name, port, moved.warehouse),
+            "fs.native-s3.enabled": "true",
+            "s3.endpoint": store.endpoint,
+            "s3.region": "us-east-1",
+            "s3.path-style-access": "true",
+            "s3.aws-access-key": store.access_key,
+            "s3.aws-secret-key": store.secret_key,
+        }
+        connector = properties.pop("connector.name")
+        catalogs = {name: properties, f"{name}0": {**properties, **_NO_FLOORS}}
+        try:
+            for catalog, given in catalogs.items():
+                pairs = ", ".join(f"\"{key}\" = '{value}'" for key, value in given.items())
+                self.sql(f'CREATE CATALOG "{catalog}" USING {connector} WITH ({pairs})')
+            yield moved
+        finally:
+            for catalog in catalogs:
+                self.sql(f'DROP CATALOG IF EXISTS "{catalog}"')
 
 
 def make_folder() -> None:

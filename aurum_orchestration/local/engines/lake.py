@@ -11,6 +11,7 @@ from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import background, postgres, trino
 from aurum_orchestration.local.engines.background import Server
 from aurum_orchestration.local.engines.cache import Tell
+from aurum_orchestration.local.engines.java import find_java
 
 CATALOG = "lake"
 HEAP_MB = 2048
@@ -83,7 +84,7 @@ def up(
     with FileLock(place / "lock"):
         running = _running(place, _TRINO)
         if running is None:
-            trino.find_java(trino.JAVA)
+            find_java(trino.JAVA)
             _has_room(heap_mb)
             trino.ENGINE.provision(tell)
         holder = _running(place, _POSTGRES)
@@ -113,12 +114,6 @@ def down(place: Path) -> list[str]:
 def servers(place: Path) -> dict[str, Server | None]:
     """The servers of a folder by name, None for one that does not run."""
     return {name: _running(place, name) for name in (_TRINO, _POSTGRES)}
-
-
-def found(place: Path) -> Lake | None:
-    """Where the lake of a folder is, None unless all of it runs."""
-    server, holder = _running(place, _TRINO), _running(place, _POSTGRES)
-    return Lake(place, server.port, holder.port) if server and holder else None
 
 
 def _running(place: Path, name: str) -> Server | None:

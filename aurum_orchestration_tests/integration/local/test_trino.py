@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from pyiceberg.table import Table
 from aurum_orchestration.fleet.config import IcebergBackendConfig
 from aurum_orchestration.local.engines import lake
 from aurum_orchestration_tests.command import aurum
-from aurum_orchestration_tests.servers.trino import HEAP_MB, TrinoServer, start
+from aurum_orchestration_tests.servers.object_store import ObjectStore
+from aurum_orchestration_tests.servers.trino import TrinoServer, start
 
 
 @pytest.fixture
@@ -57,6 +59,19 @@ def test_one_of_its_two_catalogs_has_no_floors(trino: TrinoServer, table: Table)
     assert len(table.metadata.snapshots) == 1
 
 
+def test_tables_in_a_bucket_are_shared_too(trino: TrinoServer, s3: ObjectStore, bucket: str) -> None:
+    with trino.on(s3, bucket) as server, server.lake() as catalog:
+        for made in _table(catalog):
+            namespace, _ = made.name()
+            server.sql(f"ALTER TABLE {server.catalog}.{namespace}.t EXECUTE optimize")
+            expire = "EXECUTE expire_snapshots(retention_threshold => '0s')"
+            server.sql(f"ALTER TABLE {server.catalog_without_floors}.{namespace}.t {expire}")
+            made.refresh()
+            assert sorted(made.scan().to_arrow()["number"].to_pylist()) == [0, 1, 2]
+            data = [name for name in s3.objects(bucket) if name.endswith(".parquet")]
+            assert len(data) == len(list(made.scan().plan_files())) == 1
+
+
 def test_the_command_finds_what_runs_already(trino: TrinoServer) -> None:
     if trino.place is None:
         pytest.skip("AURUM_TEST_TRINO_URL names a server that nobody here started")
@@ -83,7 +98,7 @@ def test_nothing_runs_in_a_new_home(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_tables_outlive_the_servers(trino: TrinoServer) -> None:
-    """A server of its own, ended and started again: same ports, same tables."""
+    """A server of its own that loses its catalog's server, then started again: same ports, same tables."""
     if trino.place is None:
         pytest.skip("AURUM_TEST_TRINO_URL names a server that nobody here started")
     home = trino.place.with_name("another-home")  # PostgreSQL cannot get to pytest's folders
@@ -93,19 +108,17 @@ def test_tables_outlive_the_servers(trino: TrinoServer) -> None:
     try:
         first = start(place)
         with first.lake() as catalog:
-            tables = _table(catalog)
-            namespace, _ = next(tables).name()
-            assert aurum("local", "down", **environment).out == "ended: trino, postgres\n"
-            assert aurum("local", "status", **environment).code == 1
-        second = start(place)
-        assert second == first
-        assert second.sql(f"SELECT count(*) FROM lake.{namespace}.t") == [(3,)]
+            namespace, _ = next(_table(catalog)).name()
         # without its catalog it is no lake: both are started anew
         holder = lake.servers(place)["postgres"]
         assert holder is not None
-        holder.stop()
+        holder.stop(signal.SIGINT)
+        status = aurum("local", "status", **environment)
+        assert (status.code, "postgres: does not run" in status.out) == (1, True)
+        again = start(place)
+        assert again == first
+        assert again.sql(f"SELECT count(*) FROM lake.{namespace}.t") == [(3,)]
+        assert aurum("local", "down", **environment).out == "ended: trino, postgres\n"
         assert aurum("local", "status", **environment).code == 1
-        again = lake.up(place, lambda _line: None, heap_mb=HEAP_MB, quick=True)
-        assert TrinoServer(again.url, again.uri, again.warehouse).sql("SELECT 1") == [(1,)]
     finally:
         lake.down(place)
