@@ -1,7 +1,8 @@
 """The fleet that a code location stands on: its file, or while that is broken, the last one that was right.
 
 Dagster loads definitions anew at each reload and in each run. Without this, a fleet file with a mistake
-would stop every schedule, sensor and queued run until somebody repairs it.
+would stop every schedule, sensor and queued run until somebody repairs it. Whoever asks whether the
+file is right (``dagster definitions validate``, ``dg check defs``) is told that it is not.
 """
 
 from __future__ import annotations
@@ -20,20 +21,24 @@ from aurum_orchestration.settings import AurumSettings
 
 _log = logging.getLogger(__name__)
 
+_VALIDATION = "DAGSTER_IS_DEFS_VALIDATION_CLI"
+"""Dagster sets it to 1 while it validates definitions, in a code server of its own too."""
+
 
 def standing_service(
     settings: AurumSettings | None, patience: timedelta
 ) -> tuple[MaintenanceService, ConfigurationError | None]:
     """A service whose fleet is read, and what is wrong with its file when the fleet is the last right one.
 
-    What was right is kept in AURUM_HOME, once that exists. Raises ConfigurationError when nothing was kept.
+    What was right is kept in AURUM_HOME, once that exists. Raises ConfigurationError when nothing was kept,
+    and while Dagster validates.
     """
     service = MaintenanceService(settings, patience=patience)
     kept = _kept(service.settings)
     try:
         service.fleet  # noqa: B018 - reading the file is the point
     except ConfigurationError as error:
-        if not kept.exists():
+        if os.environ.get(_VALIDATION) == "1" or not kept.exists():
             raise
         before = MaintenanceService(service.settings.model_copy(update={"fleet": kept}), patience=patience)
         with suppress(ConfigurationError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +62,25 @@ def test_a_file_that_was_never_right_does_not_load(settings: AurumSettings) -> N
     settings.fleet.write_text(BROKEN)
     with pytest.raises(ConfigurationError, match="icebreg"):
         build_definitions(settings=settings)
+
+
+def test_who_validates_is_told_that_the_file_is_wrong_whatever_was_right_before(
+    settings: AurumSettings, tmp_path: Path
+) -> None:
+    build_definitions(settings=settings)
+    settings.fleet.write_text(BROKEN)
+    build_definitions(settings=settings)  # goes on with what was right
+    program = Path(sys.executable).parent / "dagster"
+    done = subprocess.run(
+        [str(program), "definitions", "validate", "-m", "aurum_orchestration.definitions"],
+        env={**os.environ, "AURUM_HOME": str(settings.home), "AURUM_FLEET": str(settings.fleet)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "icebreg" in done.stdout  # where Dagster logs
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dagster's own, in its workspace
