@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from aurum_orchestration.errors import ConfigurationError, redact
+from aurum_orchestration.fleet.trino import TrinoAuth
 
 
 class DataBackendSettings(BaseSettings):
@@ -29,7 +30,38 @@ class DataBackendSettings(BaseSettings):
     trino_host: str | None = Field(default=None, description="Host of the Trino coordinator.")
     trino_port: int = Field(default=8080, ge=1, le=65535, description="Port of the Trino coordinator.")
     trino_user: str = Field(default="aurum", description="User that Trino sees.")
+    trino_password: str | None = Field(default=None, repr=False, description="Its password; needs https.")
+    trino_auth: TrinoAuth | None = Field(
+        default=None,
+        repr=False,
+        description='How the user proves who it is, as JSON: `{"kind": "jwt", "token_file": ...}`.',
+    )
+    trino_http_scheme: Literal["http", "https"] | None = Field(
+        default=None, description="`https` with a password or `trino_auth`, else `http`, unless said here."
+    )
+    trino_verify: bool | Path = Field(
+        default=True, description="Check the server's certificate; or the PEM file of who signed it."
+    )
+    trino_catalog: str | None = Field(
+        default=None, description="Trino's name of the catalog. Default: the Iceberg catalog's name."
+    )
+    trino_session_properties: dict[str, str] = Field(
+        default_factory=dict, description="Session properties of every statement, as JSON."
+    )
+    trino_request_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="How long one answer of Trino may take."
+    )
     iceberg_catalog: str = Field(default="iceberg", description="Name of the Iceberg catalog.")
+
+    def trino_keys(self) -> dict[str, Any]:
+        """The keys of a backend that is reached through Trino; none without ``trino_host``."""
+        if self.trino_host is None:
+            return {}
+        asked = {"trino_host", "trino_port", "trino_user"}
+        given = {name for name in self.model_fields_set | asked if name.startswith("trino_")}
+        keys = {name: getattr(self, name) for name in given}
+        named = {name if name == "trino_catalog" else name.removeprefix("trino_"): keys[name] for name in keys}
+        return {"engine": "trino", **{name: value for name, value in named.items() if value is not None}}
 
 
 class AurumSettings(BaseSettings):

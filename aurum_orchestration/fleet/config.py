@@ -5,10 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, WrapValidator, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from aurum_orchestration.errors import RequestError, redact
@@ -97,6 +106,12 @@ class IcebergBackendConfig(TrinoKeys, BackendConfig):
     catalog: dict[str, Annotated[Any, BeforeValidator(_property_text)]] = Field(
         default_factory=dict, description="PyIceberg's catalog properties; `name` defaults to the backend's name."
     )
+
+    @model_validator(mode="after")
+    def _auto_has_both(self) -> Self:
+        if self.engine == "auto" and not self.catalog.keys() - {"name"}:
+            raise ValueError("engine: auto needs both engines: give it the `catalog` properties of PyIceberg too")
+        return self
 
     @property
     def connection(self) -> dict[str, Any]:

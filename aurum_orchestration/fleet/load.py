@@ -188,8 +188,10 @@ def _clashing_assets(config: FleetConfig) -> Iterator[Problem]:
 
 def _without_file(backend: DataBackendSettings) -> FleetConfig:
     """One backend named iceberg, through Trino when a host is set."""
-    trino: dict[str, Any] = {}
-    if backend.trino_host is not None:
-        trino = {"engine": "trino", "host": backend.trino_host, "port": backend.trino_port, "user": backend.trino_user}
-    iceberg = IcebergBackendConfig(type="iceberg", catalog={"name": backend.iceberg_catalog}, **trino)
+    keys = {"type": "iceberg", "catalog": {"name": backend.iceberg_catalog}, **backend.trino_keys()}
+    try:
+        iceberg = IcebergBackendConfig.model_validate(keys)
+    except ValidationError as error:
+        told = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_input=False))
+        raise ConfigurationError(f"AURUM_DATA_BACKEND_TRINO_*: {told}") from None
     return FleetConfig(version=1, backends={"iceberg": iceberg})

@@ -224,8 +224,9 @@ class TrinoClient:
             raise error
         if isinstance(error, TrinoQueryError):
             raise of_query(error, self.name) from None
-        told = of_transport(error, self.name, self.connection.address)
-        if changes and cursor.query_id is not None:
+        started = cursor.query_id is not None
+        told = of_transport(error, self.name, self.connection.address, started=started)
+        if changes and started:
             raise CommitStateUnknownError(
                 f"{told.detail}: the connection broke while query {cursor.query_id} ran",
                 hint="See whether that query made the newest snapshot; running again plans from what is there.",

@@ -50,6 +50,7 @@ RETRYABLE = frozenset(
 
 _DENIED = "Give the user the right in Trino's access control, or run as one who has it."
 _LIMIT = "Do less at a time (fewer partitions), or raise the limit in Trino."
+_NOT_TRINO = ("error 400", "error 404", "error 405")
 _AUTH_ERRORS = {"TrinoAuthError", "KerberosExchangeError"}
 _KINDS: Mapping[str, tuple[type[AurumError], str | None]] = {
     "PERMISSION_DENIED": (AccessDeniedError, _DENIED),
@@ -106,21 +107,23 @@ def of_query(error: TrinoQueryError, backend: str) -> AurumError:
     return EngineError(text, hint="Look the query up in Trino's web interface or log.")
 
 
-def of_transport(error: Exception, backend: str, address: str) -> AurumError:
-    """The package's error for a coordinator that cannot be asked: refused, slow, broken off, not let in."""
+def of_transport(error: Exception, backend: str, address: str, *, started: bool = False) -> AurumError:
+    """The package's error for a coordinator that cannot be asked: refused, slow, broken off, not let in.
+
+    ``started``: it had taken the statement, so it is a Trino; one that was started anew no longer knows it.
+    """
     told = str(error).removeprefix("failed to execute: ").removeprefix("failed to fetch: ")
     text = f"Trino of {backend} at {address}: {told[:500]}"
-    if told.startswith(("error 401", "error 403")) or type(error).__name__ in (
-        "TrinoAuthError",
-        "KerberosExchangeError",
-    ):
-        return AccessDeniedError(
-            text, hint="Check the backend's user and auth in fleet.yaml; a token may have expired: renew it."
+    kind: type[AurumError]
+    if told.startswith(("error 401", "error 403")) or type(error).__name__ in _AUTH_ERRORS:
+        kind, hint = (
+            AccessDeniedError,
+            "Check the backend's user and auth in fleet.yaml, and renew what may have expired.",
         )
-    if "CERTIFICATE_VERIFY_FAILED" in told:
-        return ConfigurationError(
-            text, hint="Set the backend's `verify` to the PEM file of who signed the certificate."
-        )
-    if told.startswith(("error 400", "error 404", "error 405")):
-        return ConfigurationError(text, hint="Check the backend's host, port and http_scheme: is that Trino?")
-    return BackendUnavailableError(text, hint="Check that Trino is up and that its address is right.")
+    elif "CERTIFICATE_VERIFY_FAILED" in told:
+        kind, hint = ConfigurationError, "Set `verify` to the PEM file of who signed the certificate."
+    elif not started and (told.startswith(_NOT_TRINO) or isinstance(error, (ValueError, KeyError))):
+        kind, hint = ConfigurationError, "Check the backend's host, port and http_scheme: is that Trino?"
+    else:
+        kind, hint = BackendUnavailableError, "Check that Trino is up and that its address is right."
+    return kind(text, hint=hint)

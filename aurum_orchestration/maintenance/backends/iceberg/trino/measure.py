@@ -277,12 +277,15 @@ def _exact(contents: _Contents, rules: Rules, properties: Mapping[str, str]) -> 
     deletes = [file for file in contents.files if file.content != 0]
     layout = layout_of([file for file in contents.files if file.content == 0], rules)
     target = target_of(properties)
+    # which manifests list deletes is not told; they are not joined with the others, so at least one more stays
+    stays = 1 if deletes else 0
+    excess = sum(max(0, excess_of(sizes, target) - stays) for sizes in contents.manifests.values())
     return {
         **layout.metrics,
         "delete_files": float(len(deletes)),
         "equality_delete_files": float(sum(file.content == EQUALITY_DELETES for file in deletes)),
         "manifests": float(sum(map(len, contents.manifests.values()))),
         "manifest_bytes": float(sum(map(sum, contents.manifests.values()))),
-        "excess_manifests": float(sum(excess_of(sizes, target) for sizes in contents.manifests.values())),
+        "excess_manifests": float(excess),
         "exact": 1.0,
     }
