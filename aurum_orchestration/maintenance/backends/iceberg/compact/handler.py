@@ -29,7 +29,7 @@ def plan(table: Table, table_id: TableId, parameters: CompactionParameters) -> M
         for older in list(_read)[: 1 - _PLANS_KEPT]:
             _read.pop(older, None)
         _read[id(made)] = table.metadata_location, reader
-        weakref.finalize(made, _read.pop, id(made), None).atexit = False
+        weakref.finalize(made, _read.pop, id(made), None)
     return made
 
 
