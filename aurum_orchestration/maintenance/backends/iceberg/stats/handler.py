@@ -68,7 +68,7 @@ def plan(table: Table, table_id: TableId, parameters: StatsParameters) -> Mainte
     missing = []
     if live.deletes:
         missing.append(f"{len(live.deletes):,} delete files hide rows that are counted here")
-    if not parameters.sample_rows:
+    if not parameters.sample_rows and not parameters.ndv:
         missing.append("no distinct values: sample_rows is 0")
     stored = None
     if parameters.ndv:
