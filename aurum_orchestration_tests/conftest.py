@@ -23,7 +23,7 @@ NOT_THOROUGH = "takes long: make test-thorough runs it"
 
 def pytest_configure() -> None:
     """Workers share one Trino."""
-    trino_servers.make_folder()
+    trino_servers.name_folder()
 
 
 def pytest_unconfigure() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -116,16 +117,14 @@ class TrinoServer:
                 self.sql(f'DROP CATALOG IF EXISTS "{catalog}"')
 
 
-def make_folder() -> None:
-    """Make the folder of the run, in the process that pytest was called in; workers inherit where it is."""
+def name_folder() -> None:
+    """Choose the folder of the run, in the process that pytest was called in; workers inherit where it will be."""
     if _FOLDER not in os.environ:
-        folder = Path(tempfile.mkdtemp(prefix="aurum-trino-"))
-        folder.chmod(0o711)  # PostgreSQL runs as another user than root
-        os.environ[_FOLDER] = f"{folder}:{os.getpid()}"
+        os.environ[_FOLDER] = f"{Path(tempfile.gettempdir()) / f'aurum-trino-{uuid.uuid4().hex[:12]}'}:{os.getpid()}"
 
 
 def remove_folder() -> None:
-    """End what runs in the folder and remove it, in the process that made it."""
+    """End what runs in the folder and remove it, in the process that chose it."""
     folder, _, owner = os.environ.get(_FOLDER, "").rpartition(":")
     if owner == str(os.getpid()):
         lake.down(Path(folder) / "local")
@@ -140,6 +139,7 @@ def trino_server() -> TrinoServer:
         uri, warehouse = os.environ["AURUM_TEST_TRINO_CATALOG_URI"], os.environ["AURUM_TEST_TRINO_WAREHOUSE"]
         return TrinoServer(given, uri, warehouse)
     folder, _, _ = os.environ[_FOLDER].rpartition(":")
+    Path(folder).mkdir(mode=0o711, exist_ok=True)  # PostgreSQL runs as another user than root
     return start(Path(folder) / "local")
 
 

@@ -48,6 +48,7 @@ class Lake:
     def fleet(self) -> str:
         """A fleet.yaml with this lake as its backend."""
         return (
+            "version: 1\n"
             "backends:\n"
             f"  {CATALOG}:\n"
             "    type: iceberg\n"

@@ -74,7 +74,7 @@ def test_tables_in_a_bucket_are_shared_too(trino: TrinoServer, s3: ObjectStore, 
             assert len(data) == len(list(made.scan().plan_files())) == 1
 
 
-def test_the_command_finds_what_runs_already(trino: TrinoServer) -> None:
+def test_the_command_finds_what_runs_already(trino: TrinoServer, table: Table, tmp_path: Path) -> None:
     if trino.place is None:
         pytest.skip("AURUM_TEST_TRINO_URL names a server that nobody here started")
     home = {"AURUM_HOME": str(trino.place.parent)}
@@ -87,6 +87,9 @@ def test_the_command_finds_what_runs_already(trino: TrinoServer) -> None:
     backend = IcebergBackendConfig.model_validate(yaml.safe_load(up.out)["backends"]["lake"])
     assert (backend.engine, backend.host, backend.port) == ("trino", trino.host, trino.port)
     assert backend.catalog == trino.properties
+    (tmp_path / "fleet.yaml").write_text(up.out)
+    found = aurum("discover", "--fleet", str(tmp_path / "fleet.yaml"), AURUM_HOME=str(tmp_path / "home"))
+    assert (found.code, f"lake.{table.name()[0]}.t" in found.out) == (0, True), found.err
     assert {name: server and server.pid for name, server in lake.servers(trino.place).items()} == before
 
 
