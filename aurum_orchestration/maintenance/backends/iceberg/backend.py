@@ -75,7 +75,7 @@ def handler_of(operation: str) -> ModuleType:
 
 class IcebergMaintenanceBackend(BaseMaintenanceBackend):
     """A catalog. ``config``: ``engine`` (``pyiceberg``, ``trino`` or ``auto``), ``catalog``, its PyIceberg properties,
-    and the keys of :class:`~aurum_orchestration.fleet.trino.TrinoKeys`. Without ``engine`` a ``host`` means Trino.
+    and the keys of :class:`~aurum_orchestration.fleet.trino.TrinoKeys`.
 
     Nothing is opened before first use. Synchronous methods may be called from several threads.
     """
@@ -85,7 +85,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         catalog = self.config.get("catalog") or {}
         # a name alone is Trino's: PyIceberg needs to know where the catalog is
         self._has_catalog = bool(catalog.keys() - {"name"})
-        engine = self.config.get("engine") or (TRINO if self.config.get("host") and not self._has_catalog else EMBEDDED)
+        engine = self.config.get("engine") or EMBEDDED
         if engine not in ENGINES:
             raise ConfigurationError(
                 f"backend {self.name}: engine {engine!r} is not known", hint=nearest(str(engine), ENGINES)
