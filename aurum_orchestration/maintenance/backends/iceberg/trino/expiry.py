@@ -21,8 +21,8 @@ from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import (
     SnapshotLike,
 )
 
-ROUNDING_MS = 2
-"""Trino's clock as SQL shows it may be off by this much from what it counts ages by."""
+ROUNDING_MS = 1
+"""Trino's clock as SQL shows it is rounded, what it counts ages by is cut off: the moment may be off by so much."""
 
 LATER_MS = 60_000
 """Refs' own ages count from when Trino works: what would go so much later has to be allowed as well."""
@@ -48,7 +48,7 @@ def threshold(  # noqa: PLR0917 - a table's history in its parts
     ``now_ms`` is the time by Trino's own clock.
     """
     latest = now_ms - least_age_ms
-    ages = {snapshot.timestamp_ms + 1 for snapshot in snapshots if snapshot.timestamp_ms < latest}
+    ages = {one.timestamp_ms + 1 + ROUNDING_MS for one in snapshots if one.timestamp_ms + ROUNDING_MS < latest}
     moments = sorted({0, *ages})
     snapshots_allowed, refs_allowed = set(allowed.snapshots), set(allowed.refs)
 
@@ -59,7 +59,7 @@ def threshold(  # noqa: PLR0917 - a table's history in its parts
     safe = bisect_left(moments, True, key=too_late)  # the later the moment, the more goes
     if not safe:
         return None
-    now = taken(snapshots, refs, properties, moments[safe - 1], now_ms)
+    now = taken(snapshots, refs, properties, moments[safe - 1] - ROUNDING_MS, now_ms)
     return Threshold(moments[safe - 1], now) if now.snapshots or now.refs else None
 
 

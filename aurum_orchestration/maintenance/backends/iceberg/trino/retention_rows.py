@@ -1,9 +1,14 @@
 """Rows past their time through Trino: ``DELETE`` of whole partitions, and of other rows when that is asked for.
 
-Trino decides itself whether a DELETE is one of metadata alone: it is asked by EXPLAIN, for the moment itself and
-for the last hour, day, month and year before it, which is where partitions end. Without ``rewrite_files`` nothing
-else is sent. What a DELETE took is proven by counting at the snapshots before and after it, both pinned: the rows
-that were to stay, and old ones, of which none is left.
+What could lose a row, and what prevents it:
+
+* rows without a time: Trino 476 takes the partition without a value along when told only ``column < moment`` (files
+  of it that share a manifest with others). So every condition has a lower end, which such a partition is not above;
+* rows among others: Trino decides itself whether a DELETE is one of metadata alone. It is asked by EXPLAIN, for the
+  moment itself and for the last day, month and year before it, which is where partitions end. Without
+  ``rewrite_files`` nothing else is sent;
+* anything else: rows that were to stay are counted at the snapshots before and after, both pinned, and so are old
+  ones, of which none may be left. Main goes back where that is not so.
 """
 
 from __future__ import annotations
@@ -82,7 +87,7 @@ def plan_rows(table: TrinoTable, history: TableHistory, parameters: RetentionPar
     told = f"rows with {parameters.time_column} before {moment(cutoff)} ({days:g} days)"
     if history.head is None:
         return RowPlan(f"{told}: the table has none")
-    exact = f"{column} < {_literal(kind, cutoff, parameters.time_zone)}"
+    exact = _before(column, kind, next(_starts(kind, cutoff, parameters.time_zone)))
     all_old = _old(table, history.head, exact)
     if not all_old.rows:
         return RowPlan(f"{told}: no row is")
@@ -149,12 +154,11 @@ def _kind(table: TrinoTable, column: str, name: str) -> str:
     return kind
 
 
-def _literal(kind: str, cutoff: datetime, zone: str) -> str:
-    """A moment as a value of the column's type; a time without zone is wall time in ``zone``."""
-    if kind.endswith("with time zone"):
-        return literal(cutoff)
-    wall = earliest_wall(cutoff, ZoneInfo(zone))
-    return literal(wall.date()) if kind == "date" else literal(wall)
+def _before(column: str, kind: str, moment: datetime | date) -> str:
+    """The condition for rows before a moment. Its lower end keeps those without a time out of a DELETE by metadata."""
+    lowest = datetime(1, 1, 1, tzinfo=UTC) if kind.endswith("with time zone") else datetime(1, 1, 1)  # noqa: DTZ001
+    start = literal(lowest.date() if kind == "date" else lowest)
+    return f"{column} >= {start} AND {column} < {literal(moment)}"
 
 
 def _whole_partitions(  # noqa: PLR0917 - the column in its parts
@@ -163,7 +167,7 @@ def _whole_partitions(  # noqa: PLR0917 - the column in its parts
     """The latest condition that Trino carries out by metadata alone, and what it takes; None when there is none."""
     seen = set()
     for start in _starts(kind, cutoff, zone):
-        condition = f"{column} < {literal(start)}"
+        condition = _before(column, kind, start)
         if condition in seen:
             continue
         seen.add(condition)

@@ -1,0 +1,260 @@
+"""Expiry and rows by time through a real Trino.
+
+What could lose a row or leave debris, and where it is tried here:
+
+* a snapshot goes that has to stay: among the last ones, tagged, or made on purpose while the plan waits;
+* an age below the catalog's floor is sent, or the floor lowered;
+* rows that are not old, or have no time, leave with the old ones; the rows cannot be brought back though the undo
+  says so;
+* the connection breaks while Trino works: sent twice, or told wrong;
+* files that nothing refers to stay behind a Trino that was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyiceberg.transforms import DayTransform
+
+from aurum_orchestration.errors import BackendUnavailableError, StateDriftedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.trino import retention
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import probe
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.connection import TrinoConnection
+from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+from aurum_orchestration.maintenance.flow import Tally, run_units
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceStatus, RunContext
+from aurum_orchestration.maintenance.operations.retention import RetentionParameters
+from aurum_orchestration.maintenance.stopping import StopSignal
+from aurum_orchestration_tests.integration.iceberg.support import spec_of
+from aurum_orchestration_tests.integration.trino.upkeep import BELOW, Shared, files_of, shared, there
+from aurum_orchestration_tests.servers.breaking_proxy import How, breaking_proxy, hangs_up, loses_the_answer
+from aurum_orchestration_tests.servers.trino import TrinoServer
+
+BY_DAY = {"spec": spec_of((2, DayTransform(), "on_day"))}
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture
+def lake(trino: TrinoServer, tmp_path: Path) -> Iterator[Shared]:
+    with shared(trino, tmp_path) as made:
+        yield made
+
+
+def days(*ago: int | None, first: int = 0) -> list[dict[str, Any]]:
+    """A row for each day, so many days ago; None is a row without."""
+    return [
+        {"id": first + number, "day": None if one is None else TODAY - timedelta(days=one), "hub": "x"}
+        for number, one in enumerate(ago)
+    ]
+
+
+def opened(lake: Shared, *, port: int | None = None) -> TrinoTable:
+    config = {**lake.config(port=port), "http_attempts": 1}
+    client = TrinoClient(TrinoConnection.of(config, "lake"), "lake")
+    return TrinoTable(client, TableId("lake", (lake.namespace, "t")), probe(client), lake.table())
+
+
+def planned(table: TrinoTable, **given: Any) -> MaintenancePlan:
+    return retention.plan(table, table.table_id, RetentionParameters(**given))
+
+
+def carry_out(plan: MaintenancePlan, table: TrinoTable) -> Tally:
+    tally, run = Tally(), RunContext("an-operation")
+    run_units(retention.execution(plan, table), run, tally, StopSignal(), lambda: None)
+    return tally
+
+
+def snapshots(lake: Shared) -> list[int]:
+    return [one.snapshot_id for one in lake.table().metadata.snapshots]
+
+
+async def test_old_snapshots_and_whole_old_days_go_and_nothing_else_does(lake: Shared) -> None:
+    """Ten days on: the last two snapshots stay, so does the tagged first; rows without a day, and young ones, stay."""
+    made = lake.make("t", days(60, 59), days(20, None, first=2), days(1, 0, first=4), **BY_DAY)
+    made.manage_snapshots().create_tag(made.metadata.snapshots[0].snapshot_id, "first").commit()
+    lake.aged("t", 10)
+    before = snapshots(lake)
+
+    dry = await lake.run("retention", dry_run=True, retain_last=1, time_column="day", row_days=15)
+    assert snapshots(lake) == before
+    assert dry.steps is not None
+    assert [step.action for step in dry.steps] == ["delete_rows", "expire"]
+    assert dry.steps[0].detail["rows"] == 3
+    assert dry.steps[0].detail["metadata_only"]
+    files = [path for kind in ("data_files", "manifests", "manifest_lists") for path in dry.steps[1].detail[kind]]
+    assert files
+    assert there(files) == files
+
+    done = await lake.run("retention", retain_last=1, time_column="day", row_days=15)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert lake.ids() == [3, 4, 5]
+    assert lake.ids(version=before[0]) == [0, 1]
+    assert (done.metrics["rows_deleted"], done.metrics["snapshots_expired"]) == (3, 1)
+    assert done.verification is not None
+    assert (done.verification.rows_before, done.verification.rows_after) == (3, 3)
+    # the tagged one, where main stood when planned, and what the DELETE made
+    assert snapshots(lake)[:-1] == [before[0], before[2]]
+    assert done.metrics["files_deleted"] == len(files)
+    assert there(files) == []
+    assert done.undo_data == {"rollback_to": before[2], "snapshots": [snapshots(lake)[-1]]}
+    assert "nothing brings expired snapshots back" in (done.undo or "")
+
+
+async def test_an_age_below_the_catalogs_floor_is_refused_before_anything_is_sent(lake: Shared) -> None:
+    lake.make("t", days(1), days(0))
+    lake.aged("t", 6)
+    before = lake.table().metadata_location
+    told = await lake.run("retention", retention_days=5, retain_last=1, options={"floors": True})
+    assert told.status == MaintenanceStatus.FAILED
+    assert told.problem is not None
+    assert told.problem.type == "validation-error"
+    assert "nothing younger than 7 days" in (told.problem.detail or "")
+    assert "retention_days to 7" in (told.problem.hint or "")
+    assert lake.table().metadata_location == before
+
+
+@pytest.mark.thorough
+async def test_the_last_ones_stay_where_trino_would_take_them(lake: Shared) -> None:
+    """Trino has no "keep the last": with three of five to be kept, two go, whatever their age."""
+    lake.make("t", *(days(0, first=number) for number in range(5)))
+    lake.aged("t", 30)
+    before = snapshots(lake)
+    done = await lake.run("retention", retain_last=3)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert snapshots(lake) == before[2:]
+    again = await lake.run("retention", retain_last=3)
+    assert again.status == MaintenanceStatus.SKIPPED
+    assert "among the last 3" in again.reason
+    assert lake.ids() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.thorough
+async def test_rows_among_others_go_when_asked_for_and_come_back(lake: Shared) -> None:
+    lake.make("t", days(60, 0, None), days(50, 1, first=3))
+    left = await lake.run("retention", time_column="day", row_days=15)
+    assert left.status == MaintenanceStatus.SKIPPED
+    assert "2 rows stay among others" in left.reason
+
+    done = await lake.run("retention", time_column="day", row_days=15, rewrite_files=True)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert lake.ids() == [1, 2, 4]
+    assert done.metrics["rows_deleted"] == 2
+    assert any("a compaction takes them out" in warning for warning in done.warnings)
+    assert done.undo_data is not None
+    assert lake.ids(version=done.undo_data["rollback_to"]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.thorough
+async def test_a_column_that_is_no_time_and_one_that_is_not_there(lake: Shared) -> None:
+    lake.make("t", days(60))
+    no_time = await lake.run("retention", time_column="hub")
+    assert no_time.status == MaintenanceStatus.SKIPPED
+    assert "no timestamp and no date" in no_time.reason
+    not_there = await lake.run("retention", time_column="dya")
+    assert not_there.problem is not None
+    assert not_there.problem.type == "validation-error"
+    assert lake.ids() == [0]
+
+
+@pytest.mark.thorough
+async def test_files_that_may_belong_to_another_table_stay(lake: Shared) -> None:
+    lake.make("t", days(0), days(0), properties={"gc.enabled": "false"})
+    lake.aged("t", 30)
+    before = snapshots(lake)
+    told = await lake.run("retention", retain_last=1)
+    assert told.status == MaintenanceStatus.SKIPPED
+    assert "gc.enabled" in told.reason
+    assert snapshots(lake) == before
+
+
+@pytest.mark.thorough
+async def test_without_the_catalog_files_are_estimates_and_called_so(lake: Shared) -> None:
+    lake.make("t", days(0), days(0), days(0))
+    lake.aged("t", 30)
+    done = await lake.run("retention", retain_last=1, options={"embedded": False})
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert done.steps is not None
+    assert not done.steps[0].detail["exact"]
+    assert any("estimates" in warning for warning in done.warnings)
+    assert "files_deleted" not in done.metrics
+    assert done.metrics["snapshots_expired"] == 2
+
+
+@pytest.mark.thorough
+def test_a_tag_made_while_the_plan_waits_keeps_its_snapshot(lake: Shared) -> None:
+    lake.make("t", days(0), days(0), days(0))
+    lake.aged("t", 30)
+    table = opened(lake)
+    plan = planned(table, retain_last=1)
+    now = lake.table()
+    now.manage_snapshots().create_tag(snapshots(lake)[0], "late").commit()
+    before = snapshots(lake)
+    with pytest.raises(StateDriftedError, match="may not go any more"):
+        carry_out(plan, table)
+    assert snapshots(lake) == before
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("how", "pattern", "takes_place"),
+    [
+        pytest.param(loses_the_answer(), "GET /v1/statement/executing", True, id="the answer is lost"),
+        pytest.param(hangs_up, "GET /v1/statement/queued", False, id="it never starts"),
+    ],
+)
+def test_a_connection_that_breaks_in_the_middle(lake: Shared, how: How, pattern: str, *, takes_place: bool) -> None:
+    """Read back: what took place is told, what did not is done by the next run; sent twice is nothing."""
+    lake.make("t", days(0), days(0), days(0))
+    lake.aged("t", 30)
+    before = snapshots(lake)
+    with breaking_proxy(lake.server.url) as proxy:
+        table = opened(lake, port=int(proxy.url.rpartition(":")[2]))
+        plan = planned(table, retain_last=1)
+        change = table.change
+
+        def breaking(*given: Any, **named: Any) -> Any:
+            proxy.breaks(pattern, how)
+            try:
+                return change(*given, **named)
+            finally:
+                proxy.heal()
+
+        table.change = breaking  # type: ignore[method-assign] # a fault that begins with this statement
+        if takes_place:
+            tally = carry_out(plan, table)
+            assert tally.metrics["snapshots_expired"] == 2
+            assert any("read back" in warning for warning in tally.warnings)
+        else:
+            with pytest.raises(BackendUnavailableError):
+                carry_out(plan, table)
+            assert snapshots(lake) == before
+    table = opened(lake)
+    plan = planned(table, retain_last=1)
+    if plan.steps:
+        carry_out(plan, table)
+    assert snapshots(lake) == before[2:]
+    assert lake.ids() == [0, 0, 0]
+
+
+@pytest.mark.thorough
+async def test_what_a_killed_expiry_left_goes_with_the_next_vacuum(lake: Shared) -> None:
+    """Snapshots out of the metadata, no file deleted: that is how a Trino that dies after its commit leaves a table."""
+    made = lake.make("t", days(0), days(0, first=1))
+    with made.transaction() as transaction, transaction.update_snapshot().overwrite() as overwrite:
+        for task in made.scan("id = 0").plan_files():
+            overwrite.delete_data_file(task.file)
+    lost = files_of(made)
+    now = lake.table()
+    now.maintenance.expire_snapshots().by_ids([one.snapshot_id for one in now.metadata.snapshots[:-1]]).commit()
+    assert (await lake.run("retention", retain_last=1)).status == MaintenanceStatus.SKIPPED
+    done = await lake.run("vacuum", older_than_days=0, **BELOW)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert done.metrics["files_deleted"] >= 3
+    assert len(there(lost)) < len(lost)
+    assert lake.ids() == [1]
