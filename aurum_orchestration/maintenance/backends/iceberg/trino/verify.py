@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aurum_orchestration.errors import RequestError
+from aurum_orchestration.errors import EngineError, RequestError
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.row_checksum import checksum_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
@@ -84,16 +84,44 @@ def _at(table: TrinoTable, snapshot_id: int) -> str:
 def _touched(table: TrinoTable, made: Made) -> tuple[list[str], list[str]] | None:
     """Data files that a commit took out and put in; None when everything in its scope has to be read."""
     out, put_in = made.number("deleted-data-files"), made.number("added-data-files")
-    if made.number("removed-delete-files") or max(out, put_in) > MOST_PATHS:
+    deletes = made.number("removed-delete-files") + made.number("added-delete-files")
+    if deletes or max(out, put_in) > MOST_PATHS:
         return None
-    entries = "$entries" if table.head() == made.snapshot_id else "$all_entries"
-    rows = table.query(
-        f"SELECT DISTINCT status, data_file.file_path FROM {table.relation(entries)} "
-        f"WHERE snapshot_id = {made.snapshot_id} AND status IN (1, 2) AND data_file.content = 0"
-    ).rows
-    removed = [str(path) for status, path in rows if status == 2]
-    added = [str(path) for status, path in rows if status == 1]
+    found = _by_catalog(table, made) if table.embedded is not None else _by_trino(table, made)
+    removed = [path for path, is_new in found if not is_new]
+    added = [path for path, is_new in found if is_new]
     return (removed, added) if (len(removed), len(added)) == (out, put_in) else None
+
+
+def _by_catalog(table: TrinoTable, made: Made) -> list[tuple[str, bool]]:
+    """Data files that a snapshot took out and put in (True), from the manifests that it wrote."""
+    from pyiceberg.manifest import DataFileContent, ManifestEntryStatus
+
+    assert table.embedded is not None
+    loaded = table.embedded.refresh()
+    snapshot = loaded.metadata.snapshot_by_id(made.snapshot_id)
+    return [
+        (entry.data_file.file_path, entry.status == ManifestEntryStatus.ADDED)
+        for manifest in (snapshot.manifests(loaded.io) if snapshot is not None else ())
+        if manifest.added_snapshot_id == made.snapshot_id
+        for entry in manifest.fetch_manifest_entry(loaded.io, discard_deleted=False)
+        if entry.status != ManifestEntryStatus.EXISTING
+        and entry.snapshot_id == made.snapshot_id
+        and entry.data_file.content == DataFileContent.DATA
+    ]
+
+
+def _by_trino(table: TrinoTable, made: Made) -> list[tuple[str, bool]]:
+    """The same from Trino's own tables; empty where it cannot tell."""
+    entries = "$entries" if table.head() == made.snapshot_id else "$all_entries"
+    try:
+        rows = table.query(
+            f"SELECT DISTINCT data_file.file_path, status FROM {table.relation(entries)} "
+            f"WHERE snapshot_id = {made.snapshot_id} AND status IN (1, 2) AND data_file.content = 0"
+        ).rows
+    except EngineError:
+        return []  # 476 fails on files without a sort order id, as PyIceberg writes them
+    return [(str(path), status == 1) for path, status in rows]
 
 
 def _paths(paths: Sequence[str]) -> str:
