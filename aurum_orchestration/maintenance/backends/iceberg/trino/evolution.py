@@ -16,9 +16,17 @@ from typing import Any
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 
-from aurum_orchestration.errors import RequestError, StateDriftedError, UndoRefusedError, UnsupportedError
+from aurum_orchestration.errors import (
+    BackendUnavailableError,
+    CommitStateUnknownError,
+    RequestError,
+    StateDriftedError,
+    UndoRefusedError,
+    UnsupportedError,
+)
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.evolution.terms import Asked, Term, change_of
+from aurum_orchestration.maintenance.backends.iceberg.trino.commits import uncancelled
 from aurum_orchestration.maintenance.backends.iceberg.trino.compaction import OptimizeUnit
 from aurum_orchestration.maintenance.backends.iceberg.trino.compaction_plan import EVERY_FILE, refuse, statement
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
@@ -28,6 +36,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import Layout, read_layout
 from aurum_orchestration.maintenance.backends.iceberg.trino.partitions import Partition, read_partitions
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
     plan_rollback,
     rollback_execution,
@@ -39,6 +48,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTa
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
+    MaintenanceStatus,
     OperationType,
     PlanExecution,
     PlanStep,
@@ -98,6 +108,8 @@ def execution(plan: MaintenancePlan, table: TrinoTable) -> EvolutionExecution:
 def undo(table: TrinoTable, result: MaintenanceResult) -> MaintenancePlan:
     """The former spec again; for an operation that set none, main back to where it stood."""
     data = result.undo_data
+    if data is None and result.status not in {MaintenanceStatus.SKIPPED, MaintenanceStatus.COMPLETED}:
+        raise UndoRefusedError("the run left no record of what it changed: Trino keeps none either")
     if data is None or FORMER not in data:
         return plan_rollback(table, result)
     now = [field.text for field in read_layout(table).fields]
@@ -181,7 +193,13 @@ class SetSpecUnit(Unit):
         """Set it, if the partitioning still is what it was."""
         detail = self.step.detail
         _require(self._table, detail[FORMER])
-        self._table.change(detail["sql"], run, operation=self._operation)
+        try:
+            self._table.change(detail["sql"], run, operation=self._operation)
+        except CommitStateUnknownError as error:
+            asking = uncancelled(self._table)
+            wait_until_over(asking, detail["sql"], error)
+            if [field.text for field in read_layout(asking).fields] != detail[PARTITIONING]:
+                raise BackendUnavailableError(f"{error.detail}; read back: the spec is as it was") from error
         if self._operation == UNDO:
             return UnitOutcome(
                 metrics={"specs_changed": 1}, undo="nothing takes an undo back: run the partition_evolution again"
