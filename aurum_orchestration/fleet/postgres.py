@@ -11,7 +11,10 @@ from aurum_orchestration.fleet.rule_groups import RuleGroups
 
 
 class PostgresBackendConfig(BackendConfig, RuleGroups):
-    """One database of a PostgreSQL server. What is left out, libpq's own variables and files (PGHOST, ~/.pgpass) say."""
+    """One database of a PostgreSQL server.
+
+    What is left out, libpq's own variables and files (PGHOST, ~/.pgpass) say.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,9 +50,9 @@ class PostgresBackendConfig(BackendConfig, RuleGroups):
 
     @model_validator(mode="after")
     def _one_way_to_connect(self) -> Self:
-        named = [key for key in ("host", "port", "dbname", "user", "password") if getattr(self, key) is not None]
+        named = [key for key in ("host", "port", "dbname", "user") if getattr(self, key) is not None]
         if self.dsn is not None and named:
-            raise ValueError(f"dsn says it all: take out {', '.join(named)}")
+            raise ValueError(f"dsn says where to: take out {', '.join(named)}")
         return self
 
     def conninfo(self) -> str:

@@ -60,17 +60,14 @@ def test_every_backend_type_of_the_contract_with_keys_of_its_own(load: Load) -> 
     fleet = load("""
         version: 1
         backends:
-          pg: {type: postgres, dsn: "postgresql://host/db", schemas: [public], statement_timeout: 30}
+          pg: {type: postgres, dsn: "postgresql://host/db", statement_timeout: 30}
           ts: {type: timescale, host: db}
           ch: {type: clickhouse, host: db, port: 8123, secure: true}
           lite: {type: sqlite, path: x.db}
           trino: {type: iceberg, engine: trino, host: t, port: 8080, user: u, catalog: {name: prod}}
     """)
-    assert fleet.backends["pg"].connection == {
-        "dsn": "postgresql://host/db",
-        "schemas": ["public"],
-        "statement_timeout": 30,
-    }
+    pg = fleet.backends["pg"].connection
+    assert (pg["dsn"], pg["statement_timeout"], pg["lock_timeout"]) == ("postgresql://host/db", 30, 2)
     assert fleet.backends["ch"].connection == {"host": "db", "port": 8123, "secure": True}
     assert fleet.backends["trino"].connection["catalog"] == {"name": "prod"}
 

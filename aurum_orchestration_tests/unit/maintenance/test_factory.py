@@ -78,8 +78,8 @@ def test_unknown_names_offer_the_nearest() -> None:
 
 
 def test_a_kind_that_nothing_implements_is_unsupported() -> None:
-    with pytest.raises(UnsupportedError, match="reindex is not available"):
-        MaintenanceFactory.create_operation(OperationType.REINDEX)
+    with pytest.raises(UnsupportedError, match="custom is not available"):
+        MaintenanceFactory.create_operation(OperationType.CUSTOM)
 
 
 # --- entry points

@@ -146,8 +146,8 @@ async def test_the_policy_gives_what_the_request_does_not(lake: Lake) -> None:
 
 
 async def test_an_operation_type_without_implementation_is_skipped(lake: Lake) -> None:
-    result = await lake.service.execute_maintenance("disk", OperationType.REINDEX, "ns.a")
-    assert (result.status, result.reason) == (MaintenanceStatus.SKIPPED, "reindex is not available in this version")
+    result = await lake.service.execute_maintenance("disk", OperationType.CUSTOM, "ns.a")
+    assert (result.status, result.reason) == (MaintenanceStatus.SKIPPED, "custom is not available in this version")
 
 
 # --- batches
@@ -404,9 +404,9 @@ async def test_parameters_go_before_the_policy_when_deciding_too(lake: Lake) -> 
 async def test_a_named_operation_that_nothing_implements_is_skipped_for_each_table(lake: Lake) -> None:
     lake.table("a", 8)
     lake.table("b", 8)
-    results = await lake.service.maintain(["disk.**"], ["reindex"])
+    results = await lake.service.maintain(["disk.**"], ["custom"])
     assert statuses(results) == [("disk.ns.a", "skipped"), ("disk.ns.b", "skipped")]
-    assert results[0].reason == "reindex is not available in this version"
+    assert results[0].reason == "custom is not available in this version"
     with pytest.raises(UnknownNameError):
         await lake.service.maintain(operations=["reindx"])
 

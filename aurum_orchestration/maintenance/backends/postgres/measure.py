@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+from psycopg import sql
 
 from aurum_orchestration.errors import TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
@@ -12,6 +14,7 @@ from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.measure_sql import (
     DATABASE,
     DATABASE_METRICS,
+    FEW,
     TABLE_METRICS,
     indexes_query,
     tables_query,
@@ -20,8 +23,10 @@ from aurum_orchestration.maintenance.backends.postgres.server import ServerFacts
 from aurum_orchestration.maintenance.interfaces import OperationType, TableHealth
 
 _GROUPS = ("cleanup", "logs", "sessions")
-_BY_PARTITION = dict.fromkeys((OperationType.VACUUM.value, OperationType.REINDEX.value, OperationType.COMPACTION.value), "each of its partitions is looked after by itself")
-_MAY_READ_STATISTIC = "SELECT has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
+_BY_PARTITION = dict.fromkeys(
+    (OperationType.VACUUM.value, OperationType.REINDEX.value, OperationType.COMPACTION.value),
+    "each of its partitions is looked after by itself",
+)
 
 
 class _Found(NamedTuple):
@@ -36,7 +41,7 @@ def measure(backend: str, sessions: Sessions, server: ServerFacts, tables: Seque
 
     def ask() -> list[TableHealth]:
         with sessions.look("measure") as session:
-            measured = _tables(session, tables)
+            measured = _tables(session, server, tables)
             whole = _database(session, sessions) if any(len(table.parts) == 1 for table in tables) else None
         return [
             _health(backend, table, whole if len(table.parts) == 1 else measured.get(number), server, now)
@@ -46,14 +51,14 @@ def measure(backend: str, sessions: Sessions, server: ServerFacts, tables: Seque
     return patiently(ask)
 
 
-def _tables(session: Session, tables: Sequence[TableId]) -> dict[int, _Found]:
+def _tables(session: Session, server: ServerFacts, tables: Sequence[TableId]) -> dict[int, _Found]:
     """By place in the question, from 1: state token and metrics. What is not there is absent."""
     if not any(len(table.parts) == 2 for table in tables):
         return {}
     # what has not two parts is no table; an empty name is none either
     schemas = [table.parts[0] if len(table.parts) == 2 else "" for table in tables]
     names = [table.name if len(table.parts) == 2 else "" for table in tables]
-    rows = session.tuples(tables_query(statistic=may_read_statistic(session)), {"schemas": schemas, "names": names})
+    rows = session.tuples(_query(tables_query, server, tables), {"schemas": schemas, "names": names})
     return {row[0]: _Found(row[1], known(TABLE_METRICS, row[3:]), _BY_PARTITION if row[2] else {}) for row in rows}
 
 
@@ -63,15 +68,14 @@ def _database(session: Session, sessions: Sessions) -> _Found:
     return _Found(row[0], {**known(DATABASE_METRICS, row[1:]), **groups})
 
 
-def may_read_statistic(session: Session) -> bool:
-    """Whether the role may read pg_statistic itself."""
-    return bool(session.value(_MAY_READ_STATISTIC))
-
-
-def indexes_of(session: Session, tables: Sequence[TableId]) -> list[Any]:
+def indexes_of(session: Session, server: ServerFacts, tables: Sequence[TableId]) -> list[Any]:
     """The indexes of tables with their estimated unused space: rows of :func:`~.measure_sql.indexes_query`."""
     named = {"schemas": [table.parts[0] for table in tables], "names": [table.name for table in tables]}
-    return session.rows(indexes_query(statistic=may_read_statistic(session)), named)
+    return session.rows(_query(indexes_query, server, tables), named)
+
+
+def _query(made: Callable[..., sql.Composed], server: ServerFacts, tables: Sequence[TableId]) -> sql.Composed:
+    return made(statistic=server.reads_statistics, few=len(tables) <= FEW)
 
 
 def known(names: Iterable[str], values: Iterable[Any]) -> dict[str, float]:

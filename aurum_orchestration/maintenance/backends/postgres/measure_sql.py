@@ -16,8 +16,15 @@ from psycopg import sql
 _STATISTIC = """
   SELECT s.starelid AS relid, s.staattnum AS attnum, s.stanullfrac AS nulls, s.stawidth AS width,
          s.stadistinct AS distincts
-    FROM pg_statistic s WHERE NOT s.stainherit
+    FROM pg_statistic s
+   WHERE NOT s.stainherit{only}
 """
+
+_ONLY = " AND s.starelid = ANY (ARRAY(SELECT oid FROM known))"
+"""For a few tables: measured, from some hundred on reading all of pg_statistic is faster."""
+
+FEW = 200
+"""So many tables are few."""
 
 _STATS = """
   SELECT a.attrelid AS relid, a.attnum, s.null_frac AS nulls, s.avg_width AS width, s.n_distinct AS distincts
@@ -27,7 +34,7 @@ _STATS = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname
    WHERE NOT s.inherited
 """
-"""The same for a role that may not read pg_statistic: slower, and only for tables that it may read."""
+"""The same for a role that may not read pg_statistic: slower, and only for tables that it may read. docs/postgres.md has the right that spares it."""
 
 _SIZED = """
 WITH RECURSIVE wanted AS MATERIALIZED (
@@ -60,7 +67,6 @@ setting AS MATERIALIZED (
          current_setting('autovacuum_analyze_scale_factor')::float8 AS analyze_factor,
          current_setting('autovacuum_freeze_max_age')::float8 AS freeze_max_age
 ),
-stat AS MATERIALIZED ({statistic}),
 rel AS MATERIALIZED (
   SELECT c.oid, c.relkind, c.relnatts, c.relfilenode, c.relpages, c.reltuples, c.reltoastrelid, c.reloptions,
          CASE WHEN c.relkind = 'p' THEN 0
@@ -85,6 +91,12 @@ rel AS MATERIALIZED (
     LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND c.reltoastrelid <> 0
    CROSS JOIN setting s
 ),
+known AS (
+  SELECT oid FROM rel
+   UNION ALL
+  SELECT i.indexrelid FROM rel r JOIN pg_index i ON i.indrelid = r.oid WHERE i.indexprs IS NOT NULL
+),
+stat AS MATERIALIZED ({statistic}),
 own AS MATERIALIZED (
   SELECT r.oid,
          max(o.option_value) FILTER (WHERE o.option_name = 'autovacuum_vacuum_threshold')::float8 AS vacuum_threshold,
@@ -290,16 +302,25 @@ SELECT d.xact_commit + d.xact_rollback || '.' || d.oid AS token,
 """
 
 
-def tables_query(*, statistic: bool) -> sql.Composed:
-    """The statement over all tables: parameters ``schemas`` and ``names``. ``statistic``: pg_statistic may be read."""
-    return sql.SQL(_SIZED + _TABLES).format(statistic=sql.SQL(_STATISTIC if statistic else _STATS))
+def tables_query(*, statistic: bool, few: bool = False) -> sql.Composed:
+    """The statement over all tables: parameters ``schemas`` and ``names``.
+
+    ``statistic``: pg_statistic may be read; ``few``: at most :data:`FEW` tables are asked for.
+    """
+    return sql.SQL(_SIZED + _TABLES).format(statistic=_statistics(statistic=statistic, few=few))
 
 
-def indexes_query(*, statistic: bool) -> sql.Composed:
+def indexes_query(*, statistic: bool, few: bool = False) -> sql.Composed:
     """The statement over all indexes of the tables, with the same parameters.
 
     Gives ``ordinal`` (the table's place in the question), ``oid``, ``schema``, ``name``, ``bytes``, ``bloat_bytes``
     (None where it is not estimated), ``scans``, ``valid``, ``is_unique`` and ``needed`` (by a constraint or the
     like), the most bloated first.
     """
-    return sql.SQL(_SIZED + _INDEXES).format(statistic=sql.SQL(_STATISTIC if statistic else _STATS))
+    return sql.SQL(_SIZED + _INDEXES).format(statistic=_statistics(statistic=statistic, few=few))
+
+
+def _statistics(*, statistic: bool, few: bool) -> sql.Composable:
+    if not statistic:
+        return sql.SQL(_STATS)
+    return sql.SQL(_STATISTIC).format(only=sql.SQL(_ONLY if few else ""))

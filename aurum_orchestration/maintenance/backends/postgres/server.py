@@ -37,6 +37,9 @@ SELECT current_setting('server_version_num')::int AS version,
        current_setting('autovacuum')::bool AS autovacuum,
        current_setting('autovacuum_freeze_max_age')::bigint AS freeze_max_age,
        current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_freeze_max_age,
+       (SELECT bool_and(has_column_privilege('pg_catalog.pg_statistic', name, 'SELECT'))
+          FROM unnest(ARRAY['starelid', 'staattnum', 'stainherit', 'stanullfrac', 'stawidth', 'stadistinct']) name)
+         AS reads_statistics,
        pg_backend_pid() AS pid
 """
 
@@ -46,8 +49,8 @@ class ServerFacts:
     """One database of a server, as the role sees it.
 
     ``version`` is PostgreSQL's number, e.g. 170002; ``roles`` the predefined roles that we have the rights of;
-    ``timescale_license`` is ``apache``, ``timescale`` or None without TimescaleDB; ``pooler``: something
-    stands between us and the server.
+    ``timescale_license`` is ``apache``, ``timescale`` or None without TimescaleDB; ``reads_statistics``: widths of
+    columns come from pg_statistic itself; ``pooler``: something stands between us and the server.
     """
 
     version: int
@@ -66,6 +69,7 @@ class ServerFacts:
     autovacuum: bool
     freeze_max_age: int
     multixact_freeze_max_age: int
+    reads_statistics: bool
     pooler: bool
 
     @property

@@ -32,7 +32,7 @@ def of_table(table: PgTable, parameters: BloatParameters) -> MaintenancePlan:
         raise TableNotFoundError(health.problem.detail or health.problem.title, table=str(table.id))
     missing: list[str] = []
     with table.look("bloat") as session:
-        indexes = [_index(row) for row in indexes_of(session, [table.id])]
+        indexes = [_index(row) for row in indexes_of(session, table.server, [table.id])]
         told = dict(health.metrics)
         if parameters.exact and "pgstattuple" not in table.server.extensions:
             missing.append(_NEVER_EXACT)

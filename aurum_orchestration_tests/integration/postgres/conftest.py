@@ -1,0 +1,34 @@
+"""Databases of a real server, one for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from aurum_orchestration_tests.integration.postgres.support import CHURN, Pg
+
+
+@pytest.fixture
+def empty(postgres_url: str, tmp_path: Path) -> Iterator[Pg]:
+    """An empty database."""
+    server = postgres_url.replace("+psycopg", "")
+    name = f"aurum_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def pg(empty: Pg) -> Pg:
+    """A database with the table of trades, vacuumed and without a dead row."""
+    empty.script(CHURN)
+    empty.sql("VACUUM (ANALYZE) trades")  # in a session of its own: a session tells its own counts when it ends
+    return empty
