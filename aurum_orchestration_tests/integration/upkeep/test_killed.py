@@ -27,7 +27,7 @@ def kill_at(lake: Lakeside, operation: str, point: str) -> None:
     """Let a process do the operation and be killed at the point; its lease is taken for expired then."""
     module = "aurum_orchestration_tests.integration.upkeep.victim"
     command = [sys.executable, "-m", module, str(lake.home), operation, "lake.ns.t", point]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr[-2000:]
     forget_lease(lake)
 
