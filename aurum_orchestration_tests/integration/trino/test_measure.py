@@ -126,3 +126,14 @@ def test_doctor_tells_what_this_server_does_and_does_not(trino: TrinoServer, nam
     assert not made.trino.table(table).knows("make_coffee")
     assert capabilities.knows(made.trino.client, "nonsense", "optimize")  # remembered
     assert capabilities.newest_format >= 2
+
+
+def test_without_its_catalog_trino_alone_lists_measures_and_plans(trino: TrinoServer, namespace: str) -> None:
+    away = {**trino.properties, "uri": "postgresql+psycopg://postgres@127.0.0.1:9/postgres"}
+    alone = backend(trino, catalog=away)
+    assert [one.table.name for one in alone.names([f"{namespace}.s*"])] == ["small"]
+    [health] = alone.measure(ids(namespace, "small"), policy)
+    assert health.problem is None
+    assert "metadata_bytes" not in health.metrics
+    assert alone.trino.table(ids(namespace, "small")[0]).embedded is None
+    assert backend(trino, catalog=trino.properties).trino.table(ids(namespace, "small")[0]).embedded is not None

@@ -198,10 +198,18 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return self._tables(patterns, names_only=True)
 
     def _tables(self, patterns: Sequence[str], *, names_only: bool) -> list[DiscoveredTable]:
-        from aurum_orchestration.maintenance.backends.iceberg.sources import list_tables
-
         if self._only_trino:
             return self.trino.discover(patterns, self.name, names_only=names_only)
+        try:
+            return self._tables_embedded(patterns, names_only=names_only)
+        except BackendUnavailableError:
+            if self.engine == EMBEDDED:
+                raise
+            return self.trino.discover(patterns, self.name, names_only=names_only)
+
+    def _tables_embedded(self, patterns: Sequence[str], *, names_only: bool) -> list[DiscoveredTable]:
+        from aurum_orchestration.maintenance.backends.iceberg.sources import list_tables
+
         catalog = self._listed()
         with self._opening:
             source = self._source(catalog)

@@ -9,7 +9,7 @@ from typing import Any
 from aurum_orchestration.errors import AurumError
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
 
-PER_QUERY = 48
+PER_QUERY = 96
 """SELECTs in one statement: each is a stage, of which Trino allows 150 in a statement unless told otherwise."""
 
 Rows = list[tuple[Any, ...]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from aurum_orchestration.maintenance.backends.iceberg.trino.measure import TrinoMeasurer
     from aurum_orchestration.maintenance.findings import Finding
+
+_log = logging.getLogger(__name__)
 
 ENGINE = "trino"
 """What ``fingerprint["engine"]`` of this engine's plans says."""
@@ -115,8 +118,16 @@ class TrinoEngine:
         return list(checkup(self.client, self.capabilities, tables))
 
     def table(self, table: TableId, run: RunContext | None = None) -> TrinoTable:
-        """The table for an operation's module. Raises TableNotFoundError where PyIceberg finds none."""
-        embedded = self._embedded(table) if self._embedded is not None else None
+        """The table for an operation's module, without PyIceberg's while its catalog does not answer.
+
+        Raises TableNotFoundError where PyIceberg finds none.
+        """
+        embedded: Table | None = None
+        if self._embedded is not None:
+            try:
+                embedded = self._embedded(table)
+            except BackendUnavailableError as error:
+                _log.warning("%s goes on through Trino alone: %s", table, error)
         return TrinoTable(self.client, table, self.capabilities, embedded, run)
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:

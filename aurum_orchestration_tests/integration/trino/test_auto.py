@@ -1,0 +1,68 @@
+"""``engine: auto`` on real tables: which engine plans, and that its plan finds the way back to it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.interfaces import MaintenancePlan
+from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+from aurum_orchestration_tests.servers.trino import TrinoServer
+
+ROWS = pa.table({"a": pa.array(range(3), pa.int64()), "p": ["x", "y", "x"]})
+
+
+@pytest.fixture(scope="module")
+def namespace(trino: TrinoServer) -> str:
+    name = f"auto_{uuid.uuid4().hex[:8]}"
+    with trino.lake() as catalog:
+        catalog.create_namespace(name)
+        made = catalog.create_table(f"{name}.parquet", ROWS.schema)
+        for _ in range(6):
+            made.append(ROWS)
+    trino.sql(f"CREATE TABLE lake.{name}.orc (a bigint) WITH (format = 'ORC')")
+    for number in range(6):
+        trino.sql(f"INSERT INTO lake.{name}.orc VALUES {number}")
+    return name
+
+
+def plan(server: TrinoServer, namespace: str, name: str, **keys: Any) -> MaintenancePlan:
+    config = {"engine": "auto", "host": server.host, "port": server.port, "catalog": server.properties, **keys}
+    backend = IcebergMaintenanceBackend(config, name="lake")
+    return backend.plan(TableId("lake", (namespace, name)), "compaction", CompactionParameters())
+
+
+def test_small_work_is_planned_by_the_embedded_engine(trino: TrinoServer, namespace: str) -> None:
+    made = plan(trino, namespace, "parquet")
+    assert made.fingerprint.get("engine") != "trino"
+    assert "on the embedded engine, because 0.0 GiB to rewrite are at most 50 GiB" in made.reason
+
+
+def test_large_work_is_planned_through_trino(trino: TrinoServer, namespace: str) -> None:
+    made = plan(trino, namespace, "parquet", trino_above_gib=0)
+    assert made.fingerprint["engine"] == "trino"
+    assert "through Trino, because" in made.reason
+    assert made.steps
+
+
+def test_what_only_trino_can_is_planned_through_it(trino: TrinoServer, namespace: str) -> None:
+    made = plan(trino, namespace, "orc")
+    assert made.fingerprint["engine"] == "trino"
+    assert "because the embedded engine cannot:" in made.reason
+    assert "ORC" in made.reason
+
+
+def test_without_trino_the_embedded_engine_does_what_it_can(trino: TrinoServer, namespace: str) -> None:
+    away = {"port": 9, "http_attempts": 1, "statement_attempts": 1}
+    made = plan(trino, namespace, "parquet", trino_above_gib=0, **away)
+    assert made.fingerprint.get("engine") != "trino"
+    assert "because Trino cannot:" in made.reason
+    with pytest.raises(Exception, match=r"127\.0\.0\.1:9") as caught:
+        plan(trino, namespace, "orc", **away)
+    assert not isinstance(caught.value, UnsupportedError)
