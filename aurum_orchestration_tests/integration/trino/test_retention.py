@@ -148,6 +148,10 @@ async def test_rows_among_others_go_when_asked_for_and_come_back(lake: Shared) -
     assert any("a compaction takes them out" in warning for warning in done.warnings)
     assert done.undo_data is not None
     assert lake.ids(version=done.undo_data["rollback_to"]) == [0, 1, 2, 3, 4]
+    async with lake.service() as service:
+        undone = await service.undo(done.operation_id)
+    assert undone.status == MaintenanceStatus.COMPLETED, undone.problem
+    assert lake.ids() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.thorough

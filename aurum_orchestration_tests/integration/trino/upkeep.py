@@ -123,7 +123,7 @@ class Shared:
             )
 
 
-BELOW = {"override_floor": True, "override_reason": "a test"}
+BELOW: dict[str, Any] = {"override_floor": True, "override_reason": "a test"}
 """Parameters that let a test go below the package's own floors."""
 
 

@@ -107,7 +107,7 @@ REFS = st.builds(
 def test_trino_never_takes_what_has_to_stay(
     ages: list[int], jumps: list[int], refs: dict[str, Ref], days: float, last: int, late: int
 ) -> None:
-    """Whatever the history: parents at random, clocks that go back, refs with their own ages; and ``late`` it arrives."""
+    """Parents at random, clocks that go back, refs with their own ages; the statement arrives ``late``."""
     snapshots = [
         Snap(number, min(jumps[number - 1], number - 1) or None, NOW - age) for number, age in enumerate(ages, 1)
     ]

@@ -17,6 +17,7 @@ from aurum_orchestration.maintenance.backends.iceberg.reporting import ReportExe
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry
 from aurum_orchestration.maintenance.backends.iceberg.trino.files import estimated_files, partition_of_file
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, fingerprint, read_history
+from aurum_orchestration.maintenance.backends.iceberg.trino.manifests import delete_manifests
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanExecution, PlanStep
 from aurum_orchestration.maintenance.operations.bloat import BloatParameters
 from aurum_orchestration.maintenance.planner.binpack import pack
@@ -56,13 +57,16 @@ def plan(table: TrinoTable, table_id: TableId, parameters: BloatParameters) -> M
         versions = old_metadata(embedded)
         parts += [versions] if versions else []
     freed = sum(part.bytes for part in parts)
-    manifests = table.query(f"SELECT partition_spec_id, length FROM {table.relation('$manifests')}").rows
-    live_bytes = sum(int(stored) for _, _, stored, _ in files) + sum(int(length) for _, length in manifests)
+    manifests = table.query(f"SELECT path, partition_spec_id, length FROM {table.relation('$manifests')}").rows
+    deletes = delete_manifests(table, [str(path) for path, *_ in manifests], history)
+    live_bytes = sum(int(stored) for _, _, stored, _ in files) + sum(int(length) for *_, length in manifests)
     metrics = {
         "reclaimable_bytes": freed,
         "reclaimable_files": sum(part.files for part in parts),
         "live_bytes": live_bytes,
-        "excess_manifests": _excess([(int(spec), int(length)) for spec, length in manifests], history),
+        "excess_manifests": _excess(
+            [((path in deletes, spec), int(length)) for path, spec, length in manifests], history
+        ),
     }
     largest = max(parts, key=lambda part: part.bytes)
     reason = f"{size(freed)} can be won back beside {size(live_bytes)} in use"
@@ -120,9 +124,10 @@ def _old_snapshots(history: TableHistory) -> Part:
     return Part("old snapshots", found.count, found.bytes, False, "retention")
 
 
-def _excess(manifests: list[tuple[int, int]], history: TableHistory) -> int:
-    specs: dict[int, list[int]] = {}
-    for spec, length in manifests:
-        specs.setdefault(spec, []).append(length)
+def _excess(manifests: list[tuple[tuple[bool, int], int]], history: TableHistory) -> int:
+    """Manifests fewer after a rewrite; of deletes or of data, and of which spec, comes first."""
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for kind, length in manifests:
+        kinds.setdefault(kind, []).append(length)
     target = target_of(history.properties)
-    return sum(excess_of(sizes, target) for sizes in specs.values())
+    return sum(excess_of(sizes, target) for sizes in kinds.values())

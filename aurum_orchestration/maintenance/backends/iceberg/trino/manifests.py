@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from aurum_orchestration.errors import (
     BackendUnavailableError,
     CommitStateUnknownError,
-    StateDriftedError,
     UnsupportedError,
 )
 from aurum_orchestration.fleet.table_id import TableId
@@ -25,13 +24,20 @@ from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes imp
     manifests_refusal,
     target_of,
 )
+from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     TableHistory,
+    TrinoSnapshot,
     fingerprint,
     read_history,
     refuse_other_table,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
+    plan_rollback,
+    rollback_execution,
+    take_back,
+)
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
@@ -119,16 +125,12 @@ def execution(plan: MaintenancePlan, table: TrinoTable) -> PlanExecution:
 
 def undo(table: TrinoTable, result: MaintenanceResult) -> MaintenancePlan:
     """Main back to the snapshot before. Raises UndoRefusedError."""
-    from aurum_orchestration.maintenance.backends.iceberg.trino import rollback
-
-    return rollback.plan_rollback(table, result)
+    return plan_rollback(table, result)
 
 
 def undo_execution(plan: MaintenancePlan, table: TrinoTable) -> PlanExecution:
     """The move of main."""
-    from aurum_orchestration.maintenance.backends.iceberg.trino import rollback
-
-    return rollback.RollbackExecution(plan, table)
+    return rollback_execution(plan, table)
 
 
 def read_manifests(table: TrinoTable, history: TableHistory) -> Manifests:
@@ -137,7 +139,7 @@ def read_manifests(table: TrinoTable, history: TableHistory) -> Manifests:
         "SELECT path, length, cardinality(partition_summaries), element_at(partition_summaries, 1).contains_null "
         f"FROM {table.relation('$manifests')}"
     ).rows
-    deletes = _delete_manifests(table, [str(path) for path, *_ in rows], history)
+    deletes = delete_manifests(table, [str(path) for path, *_ in rows], history)
     kept = [row for row in rows if row[0] not in deletes]
     values = 0
     if any(fields for _, _, fields, _ in kept):
@@ -146,7 +148,7 @@ def read_manifests(table: TrinoTable, history: TableHistory) -> Manifests:
     return Manifests(tuple(int(row[1]) for row in kept), values, any(bool(row[3]) for row in kept))
 
 
-def _delete_manifests(table: TrinoTable, paths: Sequence[str], history: TableHistory) -> set[str]:
+def delete_manifests(table: TrinoTable, paths: Sequence[str], history: TableHistory) -> set[str]:
     """Those of delete files. Without the catalog the last ones, one for each commit known to have added any."""
     head = history.by_id(history.head)
     if head is None or head.summary.get("total-delete-files", "0") == "0":
@@ -258,15 +260,10 @@ class _ManifestsUnit(Unit):
 
     def take_back(self, run: RunContext) -> None:
         """Main back to where it stood, while nobody else has committed."""
-        if not self._made or self._before is None:
-            return
-        if (head := self._table.head()) != self._made[-1]:
-            raise StateDriftedError(f"main stands at {head} by now")
-        self._table.change(
-            f"ALTER TABLE {self._table.name} EXECUTE rollback_to_snapshot(snapshot_id => {self._before.head})",
-            run,
-            operation=OperationType.MANIFESTS,
-        )
+        history = read_history(self._table)
+        made = [made_of(one) for one in history.snapshots if one.snapshot_id in self._made]
+        if made:
+            take_back(self._table, run, made)
 
     def discard(self) -> None:
         """Nothing was staged."""
@@ -309,3 +306,8 @@ def _add(metrics: dict[str, float], summary: dict[str, str]) -> None:
     }
     for name, told in names.items():
         metrics[name] = metrics.get(name, 0.0) + int(summary.get(told, 0))
+
+
+def made_of(snapshot: TrinoSnapshot) -> Made:
+    """A snapshot of ours, for taking it back. It has a parent: there was something to rewrite."""
+    return Made(snapshot.snapshot_id, snapshot.parent_snapshot_id or 0, snapshot.summary)

@@ -31,18 +31,21 @@ def refuse_neighbours(table: TrinoTable) -> None:
         "WHERE table_type = 'BASE TABLE' AND table_schema <> 'information_schema'"
     )
     others = [(str(schema), str(name)) for schema, name in listed.rows if (schema, name) != own_name]
+    untold: list[str] = []
     for start in range(0, len(others), _BATCH):
-        for (schema, name), location in _of_batch(table, others[start : start + _BATCH]):
+        for (schema, name), location in _of_batch(table, others[start : start + _BATCH], untold):
             for mine in own:
                 if location == mine or location.startswith(f"{mine}/") or mine.startswith(f"{location}/"):
                     raise UnsupportedError(
                         f"{schema}.{name} uses {location}, this table {mine}: one's files would be the other's orphans",
                         hint=_HINT,
                     )
+    if untold:
+        raise UnsupportedError(f"its files might be here: {untold[0]}", hint=_HINT)
 
 
-def _of_batch(table: TrinoTable, names: Sequence[Named]) -> Iterator[tuple[Named, str]]:
-    """Locations of many tables by one statement; one by one when a table among them cannot be read."""
+def _of_batch(table: TrinoTable, names: Sequence[Named], untold: list[str]) -> Iterator[tuple[Named, str]]:
+    """Locations of many tables by one statement; one by one when a table among them cannot be read: ``untold``."""
     try:
         yield from _locations(table, names)
     except TransientError:
@@ -54,10 +57,7 @@ def _of_batch(table: TrinoTable, names: Sequence[Named]) -> Iterator[tuple[Named
             except TableNotFoundError:
                 continue
             except AurumError as error:
-                raise UnsupportedError(
-                    f"where {name[0]}.{name[1]} lies cannot be told, so its files might be here: {error.detail}",
-                    hint=_HINT,
-                ) from error
+                untold.append(f"where {name[0]}.{name[1]} lies cannot be told: {error.detail}")
 
 
 def _locations(table: TrinoTable, names: Sequence[Named]) -> list[tuple[Named, str]]:

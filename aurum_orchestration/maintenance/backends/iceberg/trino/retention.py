@@ -42,6 +42,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.retention_rows import DELETE_ROWS, RowsUnit, plan_rows
+from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import plan_rollback, rollback_execution
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
@@ -114,18 +115,14 @@ def execution(plan: MaintenancePlan, table: TrinoTable) -> PlanExecution:
 
 def undo(table: TrinoTable, result: MaintenanceResult) -> MaintenancePlan:
     """Main back to the snapshot that still has the rows. Raises UndoRefusedError where only snapshots expired."""
-    from aurum_orchestration.maintenance.backends.iceberg.trino import rollback
-
     if result.undo_data is None:
         raise UndoRefusedError(f"nothing takes {result.config.operation_type} back: {result.undo or NO_UNDO}")
-    return rollback.plan_rollback(table, result)
+    return plan_rollback(table, result)
 
 
 def undo_execution(plan: MaintenancePlan, table: TrinoTable) -> PlanExecution:
     """The move of main."""
-    from aurum_orchestration.maintenance.backends.iceberg.trino import rollback
-
-    return rollback.RollbackExecution(plan, table)
+    return rollback_execution(plan, table)
 
 
 def _age(parameters: RetentionParameters) -> int:

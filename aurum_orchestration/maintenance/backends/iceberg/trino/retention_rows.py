@@ -27,8 +27,10 @@ from aurum_orchestration.errors import (
     UnsupportedError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import earliest_wall
+from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, TrinoSnapshot, read_history
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import take_back
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal
 from aurum_orchestration.maintenance.interfaces import (
     OperationType,
@@ -263,16 +265,9 @@ class RowsUnit(Unit):
 
     def take_back(self, run: RunContext) -> None:
         """Main back to the snapshot before, while nobody else has committed."""
-        made = self._made
-        if made is None:
-            return
-        if (head := self._table.head()) != made.snapshot_id:
-            raise StateDriftedError(f"main stands at {head} by now")
-        self._table.change(
-            f"ALTER TABLE {self._table.name} EXECUTE rollback_to_snapshot(snapshot_id => {made.parent_snapshot_id})",
-            run,
-            operation=OperationType.RETENTION,
-        )
+        one = self._made
+        if one is not None and one.parent_snapshot_id is not None:
+            take_back(self._table, run, [Made(one.snapshot_id, one.parent_snapshot_id, one.summary)])
 
     def discard(self) -> None:
         """Nothing was staged."""
