@@ -41,7 +41,7 @@ class BloatParameters(OperationParameters):
         default=0.1,
         ge=0,
         le=1,
-        description="PostgreSQL: tables and indexes from this share of unused space on are listed.",
+        description="PostgreSQL: tables and indexes with so much of them unused are listed.",
     )
 
 

@@ -90,7 +90,7 @@ class CompactionParameters(OperationParameters):
         default=0.5,
         ge=0,
         le=1,
-        description="PostgreSQL: a table is worth a rewrite from this share of unused space on.",
+        description="PostgreSQL: a table with so much of it unused is worth a rewrite.",
     )
     min_bloat_mb: float = Field(
         default=1024, ge=0, allow_inf_nan=False, description="PostgreSQL: and from so many MiB of unused space on."

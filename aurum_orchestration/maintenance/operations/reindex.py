@@ -1,4 +1,4 @@
-"""Reindex: indexes that grew far beyond what they hold are built anew beside the old ones, without locking writers out."""
+"""Reindex: indexes that grew far beyond what they hold are built anew beside the old ones, writers not locked out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ReindexParameters(OperationParameters):
 
     scope: Literal["bloated", "table", "database"] = Field(
         default="bloated",
-        description="bloated: indexes from min_bloat_ratio and min_bloat_mb on, and invalid ones that a killed run left. "
+        description="bloated: indexes from min_bloat_ratio and min_bloat_mb on, and invalid ones a killed run left. "
         "table: every index of the table. database: every index of every table; ask for it on the database.",
     )
     indexes: list[str] = Field(
@@ -50,7 +50,7 @@ class ReindexPolicy(TriggerPolicy, ReindexParameters):
 
 
 class ReindexOperation(BaseMaintenanceOperation):
-    """Builds bloated and invalid indexes anew, one at a time, beside the old ones (CONCURRENTLY where there is such a thing)."""
+    """Builds bloated and invalid indexes anew, one at a time, beside the old ones."""
 
     title = "Reindex database"
     Parameters = ReindexParameters

@@ -47,7 +47,7 @@ class VacuumParameters(FlooredParameters, OperationParameters):
         default=0.75,
         gt=0,
         le=1,
-        description="PostgreSQL: share of autovacuum_freeze_max_age from which on rows are frozen.",
+        description="PostgreSQL: share of autovacuum_freeze_max_age that freezes.",
     )
     parallel_workers: int | None = Field(
         default=None,
@@ -63,7 +63,7 @@ class VacuumParameters(FlooredParameters, OperationParameters):
     )
     truncate: bool = Field(
         default=True,
-        description="PostgreSQL: give empty pages at the end of the table back to the disk, under a short exclusive lock "
+        description="PostgreSQL: give empty pages at the end of the table back to the disk, under a short lock of all "
         "that is given up when others wait. False: never.",
     )
 

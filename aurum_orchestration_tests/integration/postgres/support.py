@@ -46,7 +46,7 @@ class Pg:
         """Statements, each for itself; rows of the last one."""
         with self.connect() as connection:
             for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[call-overload]
+                cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def script(self, text: str) -> None:
@@ -61,14 +61,14 @@ class Pg:
     def transaction(self, *statements: str, isolation: str = "REPEATABLE READ") -> Iterator[int]:
         """A transaction of somebody else that stays open; gives its pid."""
         with self.connect() as other:
-            other.execute(f"BEGIN ISOLATION LEVEL {isolation}")  # type: ignore[call-overload]
+            other.execute(f"BEGIN ISOLATION LEVEL {isolation}")
             for statement in statements:
-                other.execute(statement)  # type: ignore[call-overload]
+                other.execute(statement)
             yield other.info.backend_pid
 
     def checksum(self, table: str = "trades") -> tuple[Any, ...]:
         """Count and content of a table."""
-        return self.sql(f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {table} t")[0]  # noqa: S608
+        return self.sql(f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {table} t")[0]
 
     def backend(self, **config: Any) -> PostgresMaintenanceBackend:
         """A backend of its own; whoever asks for it disconnects it."""
@@ -77,7 +77,7 @@ class Pg:
     def health(self, *tables: str) -> list[TableHealth]:
         """The tables as they are measured now."""
         with opened(self.backend()) as backend:
-            return backend.measure([TableId.parse(table) for table in tables], lambda *_: None)  # type: ignore[arg-type, return-value]
+            return backend.measure([TableId.parse(table) for table in tables], lambda *_: None)  # type: ignore[arg-type]
 
     def settings(self, extra: str = "") -> AurumSettings:
         """Settings whose fleet has this database as ``pg``; ``extra`` are lines of YAML below it."""

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from aurum_orchestration.errors import LeaseHeldError, OperationCancelledError
+from aurum_orchestration.errors import LeaseHeldError, LockTimeoutError, OperationCancelledError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.advisory import reserved
+from aurum_orchestration.maintenance.backends.postgres.vacuum import execute
+from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
 from aurum_orchestration_tests.integration.postgres.support import ROWS, TRADES, Pg, a_run, opened
 
 
@@ -50,24 +52,18 @@ def test_rows_are_frozen_when_asked(pg: Pg) -> None:
     assert pg.run("vacuum", freeze="always").metrics["xids_frozen"] > 0
 
 
-def test_a_lock_of_another_is_waited_for_without_queueing_and_told(pg: Pg) -> None:
+def test_a_lock_of_another_is_not_queued_for_and_told(pg: Pg, monkeypatch: pytest.MonkeyPatch) -> None:
     pg.sql("DELETE FROM trades WHERE id % 2 = 0")
-    with pg.transaction("LOCK TABLE trades IN SHARE UPDATE EXCLUSIVE MODE", isolation="READ COMMITTED") as pid:
-        with opened(pg.backend()) as backend:
-            from aurum_orchestration.errors import LockTimeoutError
-            from aurum_orchestration.maintenance.backends.postgres.vacuum.execute import _Vacuum
-            from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
-
-            table = TableId.parse(TRADES)
-            plan = backend.plan(table, "vacuum", VacuumParameters())
-            (unit,) = backend.open(plan, a_run()).units()
-            assert isinstance(unit, _Vacuum)
-            with pytest.raises(LockTimeoutError, match=f"pid {pid}"), backend.load(table).look() as session:
-                state = unit._state(session)
-                from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import statement_for
-
-                made = statement_for(backend.load(table), state, VacuumParameters(), freeze=False)  # type: ignore[arg-type]
-                unit._once(session, made, state, freeze=False)
+    monkeypatch.setattr(execute, "patiently", lambda work, _run: work())
+    with (
+        pg.transaction("LOCK TABLE trades IN SHARE UPDATE EXCLUSIVE MODE", isolation="READ COMMITTED") as pid,
+        opened(pg.backend()) as backend,
+    ):
+        plan = backend.plan(TableId.parse(TRADES), "vacuum", VacuumParameters())
+        (unit,) = backend.open(plan, a_run()).units()
+        with pytest.raises(LockTimeoutError, match=f"pid {pid}"):
+            unit.commit(a_run())
+    assert pg.health(TRADES)[0].metrics["dead_tuples"] == ROWS / 2
 
 
 def test_two_maintenances_of_one_table_exclude_each_other_on_the_server(pg: Pg) -> None:

@@ -120,7 +120,7 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
 
         return list_tables(self.name, self.sessions, self.server(), patterns)
 
-    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+    def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:  # noqa: ARG002 - the base's
         """Health of the tables in one statement, of the database in another."""
         from aurum_orchestration.maintenance.backends.postgres.measure import measure
 

@@ -34,7 +34,10 @@ _STATS = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname
    WHERE NOT s.inherited
 """
-"""The same for a role that may not read pg_statistic: slower, and only for tables that it may read. docs/postgres.md has the right that spares it."""
+"""The same for a role that may not read pg_statistic: slower, and only for tables that it may read.
+
+docs/postgres.md has the right that spares it.
+"""
 
 _SIZED = """
 WITH RECURSIVE wanted AS MATERIALIZED (
@@ -138,12 +141,14 @@ tab AS MATERIALIZED (
 bloat AS MATERIALIZED (
   SELECT t.oid,
          CASE WHEN t.row_bytes IS NOT NULL AND t.heap_bytes > 8 * s.block
-              THEN greatest(0, t.heap_bytes - s.block * ceil(t.tuples / greatest(1, floor((s.block - 24) * t.fill / t.row_bytes))))
+              THEN greatest(0, t.heap_bytes - s.block
+                     * ceil(t.tuples / greatest(1, floor((s.block - 24) * t.fill / t.row_bytes))))
          END AS bytes
     FROM tab t CROSS JOIN setting s
 ),
 idx AS MATERIALIZED (
-  SELECT i.indexrelid, c.relname AS name, i.indrelid, i.indkey, i.indnatts, i.indisvalid AND i.indisready AS valid, i.indisunique AS is_unique,
+  SELECT i.indexrelid, c.relname AS name, i.indrelid, i.indkey, i.indnatts,
+         i.indisvalid AND i.indisready AS valid, i.indisunique AS is_unique,
          c.reltuples, am.amname = 'btree' AS btree,
          CASE WHEN i.indrelid IN (SELECT relation FROM locked) OR i.indexrelid IN (SELECT relation FROM locked)
               THEN c.relpages * s.block ELSE pg_relation_size(i.indexrelid) END AS bytes,
@@ -205,7 +210,8 @@ added AS (
          sum(i.bloat) AS index_bloat_bytes, sum(i.judged_bytes) AS judged_index_bytes, max(i.worst) AS worst,
          max(t.xid_age) AS xid_age, max(t.xid_age / nullif(t.freeze_limit, 0)) AS xid_age_share,
          max(t.multixact_age) AS multixact_age,
-         max(extract(epoch FROM now() - t.vacuumed)) AS unvacuumed, max(extract(epoch FROM now() - t.analyzed)) AS unanalyzed,
+         max(extract(epoch FROM now() - t.vacuumed)) AS unvacuumed,
+         max(extract(epoch FROM now() - t.analyzed)) AS unanalyzed,
          max(t.dead / nullif(t.vacuum_threshold + t.vacuum_factor * t.tuples, 0)) AS autovacuum_debt,
          max(t.changed / nullif(t.analyze_threshold + t.analyze_factor * t.tuples, 0)) AS analyze_debt,
          sum(t.changed) AS changed, sum(i.invalid) AS invalid, sum(i.unused) AS unused,
@@ -266,7 +272,7 @@ TABLE_METRICS = (
     "unused_index_bytes",
     "partitions",
 )
-"""What :func:`tables_query` gives after the place in the question, the state token and whether it is partitioned, in order."""
+"""What :func:`tables_query` gives after place in the question, state token and whether it is partitioned."""
 
 DATABASE_METRICS = (
     "database_bytes",
@@ -294,9 +300,10 @@ SELECT d.xact_commit + d.xact_rollback || '.' || d.oid AS token,
   FROM (SELECT datid AS oid, datname, xact_commit, xact_rollback, blks_hit, blks_read
           FROM pg_stat_database WHERE datname = current_database()) d
   JOIN pg_database p ON p.oid = d.oid
- CROSS JOIN (SELECT count(*) FILTER (WHERE datname = current_database()) AS connections, count(*)::numeric AS everywhere,
+ CROSS JOIN (SELECT count(*) FILTER (WHERE datname = current_database()) AS connections,
+                    count(*)::numeric AS everywhere,
                     round(max(extract(epoch FROM now() - xact_start)) FILTER (
-                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'))
+                      WHERE datname = current_database() AND pid <> pg_backend_pid()))
                       AS longest
                FROM pg_stat_activity WHERE backend_type = 'client backend') a
 """

@@ -26,7 +26,7 @@ def exact_table(session: Session, table: PgTable) -> dict[str, float]:
     }
 
 
-def exact_indexes(session: Session, table: PgTable, indexes: list[dict[str, Any]]) -> None:
+def exact_indexes(session: Session, indexes: list[dict[str, Any]]) -> None:
     """Put what pgstatindex tells in place of the estimates; other kinds of indexes keep none."""
     query = sql.SQL("SELECT avg_leaf_density, index_size FROM {}(%s)").format(_function(session, "pgstatindex"))
     for index in indexes:

@@ -38,7 +38,7 @@ def of_table(table: PgTable, parameters: BloatParameters) -> MaintenancePlan:
             missing.append(_NEVER_EXACT)
         elif parameters.exact:
             told |= exact_table(session, table)
-            exact_indexes(session, table, indexes)
+            exact_indexes(session, indexes)
     if "table_bloat_bytes" not in told and number(told, "rows"):
         missing.append("the table was never analyzed, or is too small, so its bloat cannot be estimated")
     unused = _unused(told)
@@ -61,8 +61,8 @@ def of_database(database: Database, parameters: BloatParameters) -> MaintenanceP
     sums = {name: sum(number(one.metrics, name) for one in single) for name in _SUMMED}
     unused = sums["table_bloat_bytes"] + sums["index_bloat_bytes"]
     reason = (
-        f"{count(len(bloated), 'table')} of {len(single):,} with {parameters.report_from_ratio:.0%} or more unused; in all "
-        f"{size(unused)} of {size(sums['table_bytes'] + sums['index_bytes'])} are"
+        f"{count(len(bloated), 'table')} of {len(single):,} with {parameters.report_from_ratio:.0%} or more unused; "
+        f"in all {size(unused)} of {size(sums['table_bytes'] + sums['index_bytes'])} are"
     )
     missing = [
         f"{count(len(unknown), 'table')} could not be estimated, never analyzed: {', '.join(unknown[:5])}"

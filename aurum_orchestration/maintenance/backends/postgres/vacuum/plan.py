@@ -96,7 +96,7 @@ def reason_for(state: VacuumState, *, freeze: bool, analyze: bool) -> str | None
 
 
 def refuse_useless(session: Session, table: PgTable, state: VacuumState, *, freeze: bool) -> list[str]:
-    """Warnings about who holds the horizon. Raises UnsupportedError when nothing could be removed, or another is at it."""
+    """Warnings about who holds the horizon. Raises UnsupportedError when nothing would go, or another is at it."""
     for locker in lockers(session, table.oid):
         if locker.autovacuum and locker.granted:
             urgent = " to prevent wraparound, which nobody should end" if locker.wraparound else ""
