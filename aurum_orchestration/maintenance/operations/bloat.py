@@ -34,7 +34,7 @@ class BloatParameters(OperationParameters):
     )
     exact: bool = Field(
         default=False,
-        description="PostgreSQL: read the table with the extension pgstattuple instead of estimating; it takes as long as "
+        description="PostgreSQL: read the table with the extension pgstattuple instead of estimating; as slow as "
         "reading the whole table.",
     )
     report_from_ratio: float = Field(
