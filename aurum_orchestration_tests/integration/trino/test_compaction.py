@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pyiceberg.transforms import IdentityTransform
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
+    OperationCancelledError,
     StateDriftedError,
     UndoRefusedError,
     UnsupportedError,
@@ -50,6 +52,7 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceStatus,
     RunContext,
 )
+from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 from aurum_orchestration.maintenance.stopping import StopSignal
 from aurum_orchestration_tests.iceberg_deletes import live_data_files
@@ -310,20 +313,21 @@ def test_a_broken_connection_is_read_back(lake: Shared, pattern: str, how: How, 
 
         def breaking(*given: Any, **named: Any) -> Any:
             proxy.breaks(pattern, how)
+            proxy.breaks("DELETE", hangs_up)  # nor can Trino be told to stop
             try:
                 return change(*given, **named)
             finally:
                 proxy.heal()
 
         table.change = breaking  # type: ignore[method-assign] # a fault that begins with this statement
-        tally = Tally()
-        try:
-            run_units(CompactionExecution(plan, table), RunContext("an-operation"), tally, StopSignal(), lambda: None)
-        except BackendUnavailableError:
-            assert tally.steps == []
-    committed = last(lake).snapshot_id != stood
-    assert committed or not takes_place or tally.steps == []
-    assert committed == (tally.undo_data is not None)
+        if takes_place:
+            tally = carry_out(plan, table)
+            assert tally.metrics["files_rewritten"] == 2
+            assert tally.undo_data == {"rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
+        else:
+            with pytest.raises(BackendUnavailableError):
+                carry_out(plan, table)
+            assert last(lake).snapshot_id == stood
     assert rows_of(lake) == before
     carry_out(planned(opened(lake)), opened(lake))
     assert len(live_data_files(lake.table())) == 1
@@ -392,3 +396,49 @@ def test_only_what_was_rewritten_is_read(lake: Shared) -> None:
     counted = compare(table, made, "", checksum=False)
     assert (counted.verification.rows_before, counted.verification.method) == (1004, "row-count (Trino)")
     assert counted.bytes <= proof.bytes
+
+
+async def test_through_the_service_with_undo_and_a_format_that_trino_does_not_write(lake: Shared) -> None:
+    """What the service records is enough to take it back; version 3 is left alone, with the reason."""
+    lake.make("t", file(0), file(10), **BY_DAY)
+    before, stood = rows_of(lake), last(lake).snapshot_id
+    done = await lake.run("compaction", min_input_files=2)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert set(done.metrics) <= set(METRICS)
+    assert done.verification is not None
+    assert done.verification.ok
+    assert done.undo_data == {"rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
+    async with lake.service() as service:
+        undone = await service.undo(done.operation_id)
+    assert undone.status == MaintenanceStatus.COMPLETED, undone.problem
+    assert last(lake).snapshot_id == stood
+
+    def newer(metadata: dict[str, Any]) -> None:
+        metadata["format-version"], metadata["next-row-id"] = 3, 100
+
+    table = lake.change_metadata("t", newer)
+    refused = await lake.run("compaction", min_input_files=2)
+    assert refused.status == MaintenanceStatus.SKIPPED, refused.problem
+    assert "format version" in refused.reason
+    assert lake.table().metadata_location == table.metadata_location
+    assert rows_of(lake) == before
+
+
+def test_a_cancelled_run_leaves_the_rows_as_they_are(lake: Shared) -> None:
+    """Cancelled as soon as Trino works: either nothing was committed, or it is recorded with what takes it back."""
+    lake.make("t", *(file(10 * number) for number in range(6)))
+    before, stood = rows_of(lake), last(lake).snapshot_id
+    table = opened(lake)
+    plan = planned(table)
+    run, tally = RunContext("an-operation"), Tally()
+    change = table.change
+
+    def cancelling(*given: Any, **named: Any) -> Any:
+        threading.Timer(0.2, run.cancelled.set).start()
+        return change(*given, **named)
+
+    table.change = cancelling  # type: ignore[method-assign] # the moment of the cancellation
+    with suppress(OperationCancelledError):
+        run_units(CompactionExecution(plan, table), run, tally, StopSignal(), lambda: None)
+    assert (last(lake).snapshot_id != stood) == (tally.undo_data is not None)
+    assert rows_of(lake) == before

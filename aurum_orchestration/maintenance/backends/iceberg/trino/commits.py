@@ -78,12 +78,22 @@ def _read_back(table: TrinoTable, marked: str, error: AurumError) -> Made | None
     if not ids and not isinstance(error, OperationCancelledError):
         return None  # it never started
     unknown = CommitStateUnknownError(f"{error.detail}; and nobody can tell whether it committed")
+    asked = f"SELECT query_id FROM system.runtime.queries WHERE query = {literal(marked)}"
     try:
+        ids += [str(row[0]) for row in table.query(asked).rows]
+        # a statement whose answer nobody fetches is never over, though it has committed
+        made = _made_by(table, ids)
+        if made is not None:
+            return made
         wait_until_over(table, marked, unknown)
-        asked = f"SELECT query_id FROM system.runtime.queries WHERE query = {literal(marked)}"
-        return _made_by(table, [*ids, *(str(row[0]) for row in table.query(asked).rows)])
+        return _made_by(table, ids)
     except BackendUnavailableError:
         raise unknown from error
+    except CommitStateUnknownError:
+        made = _made_by(table, ids)
+        if made is None:
+            raise
+        return made
 
 
 def _made_by(table: TrinoTable, query_ids: list[str]) -> Made | None:
