@@ -30,12 +30,15 @@ KINDS_IN = {
     "rest": ALL_KINDS,
     "s3": ("partitioned", "position deletes", "equality deletes", "refs"),
     "rest-s3": ("position deletes", "old spec", "nested"),
+    "trino": ALL_KINDS,
 }
 """Which kinds are taken where: what a kind of table asks of the storage is asked by few of them."""
 
 
 def is_quick(place: str, kind: str, operation: str) -> bool:
     """Whether every developer's run has this combination; the others are thorough."""
+    if place == "trino":
+        return kind == "position deletes" and operation in {"compaction", "retention"}
     if place in {"s3", "rest-s3"}:
         return kind == "position deletes" and operation in {"compaction", "vacuum"}
     return place == "local" or kind in FEW_KINDS

@@ -1,7 +1,8 @@
 """Where tables live in the conformance suite: catalogs and storages, each a real one.
 
 ``local``: SQLite and a folder; ``postgres``: PostgreSQL and a folder; ``rest``: a REST catalog and a folder;
-``s3``: SQLite and an object store; ``rest-s3``: a REST catalog that hands out the keys of its object store.
+``s3``: SQLite and an object store; ``rest-s3``: a REST catalog that hands out the keys of its object store;
+``trino``: PostgreSQL and a folder, shared with a Trino that does the work.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import pytest
 import sqlalchemy
 import yaml
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
 
+from aurum_orchestration.local.engines.trino import jdbc_catalog
 from aurum_orchestration_tests.servers.object_store import ObjectStore
 from aurum_orchestration_tests.servers.rest_catalog import RestServer
+from aurum_orchestration_tests.servers.trino import NO_FLOORS, TrinoServer
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,44 @@ def _in_bucket(request: pytest.FixtureRequest, catalog: Catalog, fleet: str, buc
         yield Warehouse(catalog, fleet, contents, fetch)
 
 
+@contextmanager
+def trino(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
+    """A catalog of the test's own on the session's Trino, without floors, which PyIceberg shares."""
+    home, server = home_of(request), request.getfixturevalue("trino")
+    assert isinstance(server, TrinoServer)
+    name = f"lake_{uuid.uuid4().hex[:12]}"
+    port = sqlalchemy.make_url(server.uri).port or 5432
+    properties = {"type": "sql", "name": name, "uri": server.uri, "warehouse": f"file://{home}/warehouse"}
+    lake = {
+        "type": "iceberg",
+        "engine": "trino",
+        "host": server.host,
+        "port": server.port,
+        "user": "aurum",
+        "trino_catalog": name,
+        "catalog": properties,
+    }
+    given = {**jdbc_catalog(name, port, properties["warehouse"]), **NO_FLOORS}
+    connector = given.pop("connector.name")
+    pairs = ", ".join(f"\"{key}\" = '{value}'" for key, value in given.items())
+    with closing(SqlCatalog(name, uri=server.uri, warehouse=properties["warehouse"])) as catalog:
+        catalog.create_namespace("ns")
+        server.sql(f'CREATE CATALOG "{name}" USING {connector} WITH ({pairs})')
+        try:
+            fleet = {"version": 1, "backends": {"lake": lake}, "policy": {"compaction": {"min_input_files": 5}}}
+            yield Warehouse(catalog, yaml.safe_dump(fleet), lambda: everything_in(home), local_path)
+        finally:
+            server.sql(f'DROP CATALOG IF EXISTS "{name}"')
+            for table in catalog.list_tables("ns"):
+                catalog.drop_table(table)
+            catalog.drop_namespace("ns")
+
+
 WAREHOUSES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Warehouse]]] = {
     "local": local,
     "postgres": postgres,
     "rest": rest,
     "s3": s3,
     "rest-s3": rest_s3,
+    "trino": trino,
 }

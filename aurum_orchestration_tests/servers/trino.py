@@ -27,7 +27,7 @@ from aurum_orchestration_tests.servers.object_store import ObjectStore
 
 WITHOUT_FLOORS = "lake0"
 HEAP_MB = 1536
-_NO_FLOORS = {"iceberg.expire-snapshots.min-retention": "0s", "iceberg.remove-orphan-files.min-retention": "0s"}
+NO_FLOORS = {"iceberg.expire-snapshots.min-retention": "0s", "iceberg.remove-orphan-files.min-retention": "0s"}
 _FOLDER = "AURUM_TEST_TRINO_FOLDER"
 
 
@@ -106,7 +106,7 @@ class TrinoServer:
             "s3.aws-secret-key": store.secret_key,
         }
         connector = properties.pop("connector.name")
-        catalogs = {name: properties, f"{name}0": {**properties, **_NO_FLOORS}}
+        catalogs = {name: properties, f"{name}0": {**properties, **NO_FLOORS}}
         try:
             for catalog, given in catalogs.items():
                 pairs = ", ".join(f"\"{key}\" = '{value}'" for key, value in given.items())
@@ -149,7 +149,7 @@ def start(place: Path) -> TrinoServer:
         missing("trino", absence(ENGINE))
     try:
         found = lake.up(
-            place, lambda _line: None, heap_mb=HEAP_MB, more_catalogs={WITHOUT_FLOORS: _NO_FLOORS}, quick=True
+            place, lambda _line: None, heap_mb=HEAP_MB, more_catalogs={WITHOUT_FLOORS: NO_FLOORS}, quick=True
         )
     except ProvisioningError as error:
         missing("trino", str(error))
