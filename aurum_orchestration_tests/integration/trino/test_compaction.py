@@ -253,14 +253,25 @@ def test_the_checksum_tells_rows_apart(trino: TrinoServer, kind: str, different:
     assert len(set(told)) == len(different)
 
 
-def test_a_delete_committed_while_trino_rewrites_wins(lake: Shared) -> None:
-    """PostgreSQL holds Trino's commit back until the delete is there: a conflict, then the rewrite again."""
+@pytest.mark.parametrize(
+    ("statement", "conflicts"),
+    [
+        pytest.param("DELETE FROM {t}.t WHERE id = 11", 1, id="delete"),
+        pytest.param("INSERT INTO {t}.t VALUES (99, NULL, 'x', 1e0)", 0, id="append", marks=pytest.mark.thorough),
+    ],
+)
+def test_what_others_commit_while_trino_rewrites_stays(lake: Shared, statement: str, conflicts: int) -> None:
+    """PostgreSQL holds Trino's commit back until the other is there.
+
+    A delete is a conflict, and the rewrite is made again; an append is none: Trino commits on top of it, and what
+    is compared is what the rewrite did to the append's snapshot.
+    """
     lake.make("t", file(0), file(10), file(20))
     table = opened(lake)
     plan = planned(table)
     rewritten = lake.table().metadata_location
-    lake.sql("DELETE FROM {t}.t WHERE id = 11")
-    deleted, left = lake.table().metadata_location, rows_of(lake)
+    lake.sql(statement)
+    others, left = lake.table().metadata_location, rows_of(lake)
     point_to = sqlalchemy.text(
         "UPDATE iceberg_tables SET metadata_location = :to WHERE table_namespace = :ns AND table_name = 't'"
     )
@@ -268,7 +279,7 @@ def test_a_delete_committed_while_trino_rewrites_wins(lake: Shared) -> None:
         connection.execute(point_to, {"to": rewritten, "ns": lake.namespace})
     tallies: list[Tally] = []
     with lake.catalog.engine.connect() as connection:
-        connection.execute(point_to, {"to": deleted, "ns": lake.namespace})  # the row is locked until the commit
+        connection.execute(point_to, {"to": others, "ns": lake.namespace})  # the row is locked until the commit
         worker = threading.Thread(target=lambda: tallies.append(carry_out(plan, table)))
         worker.start()
         try:
@@ -277,8 +288,10 @@ def test_a_delete_committed_while_trino_rewrites_wins(lake: Shared) -> None:
             connection.commit()
             worker.join(120)
     [tally] = tallies
-    assert tally.metrics["conflicts_retried"] >= 1
-    assert tally.metrics["deleted_rows_folded"] == 1
+    assert tally.metrics.get("conflicts_retried", 0) == conflicts
+    assert tally.metrics.get("deleted_rows_folded", 0) == conflicts
+    assert tally.metrics["files_rewritten"] == 3
+    assert [proof.ok for proof in tally.verifications] == [True]
     assert rows_of(lake) == left
     assert rows_in_files(lake) == sum(left.values())
 
