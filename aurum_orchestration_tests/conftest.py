@@ -12,6 +12,7 @@ from aurum_orchestration_tests.engines import embedded_postgres
 from aurum_orchestration_tests.servers import trino as trino_servers
 from aurum_orchestration_tests.servers.object_store import ObjectStore, object_store
 from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_server
+from aurum_orchestration_tests.servers.timescale import timescale_server
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 # a slow machine is no failure
@@ -48,6 +49,13 @@ def postgres_url() -> Iterator[str]:
         yield given
         return
     with embedded_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def timescale() -> Iterator[str]:
+    """URL of a real PostgreSQL 17 with TimescaleDB (superuser): AURUM_TEST_TIMESCALE_DSN, else one of this session."""
+    with timescale_server() as url:
         yield url
 
 

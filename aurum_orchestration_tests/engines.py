@@ -23,7 +23,7 @@ import pytest
 from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import postgres
 
-_SETTINGS = (
+SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -47,7 +47,7 @@ def embedded_postgres() -> Iterator[str]:
         folder = Path(tempfile.mkdtemp(prefix="aurum-postgres-"))
         try:
             port = free_port()
-            command = postgres.command(postgres.make(folder), folder, port, *_SETTINGS)
+            command = postgres.command(postgres.make(folder), folder, port, *SETTINGS)
             log = folder / "log"
             with log.open("wb") as output, _running(command, cwd=folder, stdout=output, stderr=output) as server:
                 _wait_until_it_answers(port, server, log)

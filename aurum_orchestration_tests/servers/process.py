@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ def running(
     folder: Path,
     env: Mapping[str, str],
     seconds: float = 60,
+    ended_by: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server process in ``folder``, its output in ``server.log`` there, once it ``answers``; ended at the end.
 
@@ -39,7 +41,7 @@ def running(
                 time.sleep(0.05)
             yield server
         finally:
-            server.terminate()
+            server.send_signal(ended_by)
             try:
                 server.wait(2)  # what it holds is thrown away
             except subprocess.TimeoutExpired:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from aurum_orchestration.local.engines import trino
 from aurum_orchestration.local.engines.cache import Engine
-from aurum_orchestration_tests.servers import minio, rest, spark
+from aurum_orchestration_tests.servers import minio, rest, spark, timescale
 
-ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest, spark, trino)}
+ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest, spark, timescale, trino)}

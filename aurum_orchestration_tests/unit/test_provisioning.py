@@ -18,6 +18,7 @@ from aurum_orchestration.local.engines import background, lake, maven
 from aurum_orchestration.local.engines.cache import Engine, Tell, verify
 from aurum_orchestration.local.engines.java import find_java
 from aurum_orchestration_tests.engines import free_port
+from aurum_orchestration_tests.servers import timescale
 
 
 def program(folder: Path, name: str, text: str) -> Path:
@@ -139,3 +140,31 @@ def test_a_server_that_never_answers_is_ended(tmp_path: Path) -> None:
     known = background.read(tmp_path, "sleeper")
     assert known is not None
     assert known.process is None
+
+
+def debian(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: str) -> None:
+    """A machine, its user root, whose apt has these sources, and where debootstrap only says how it was called."""
+    program(folder / "bin", "apt-get", f"echo '{sources}'")
+    program(folder / "bin", "debootstrap", 'echo "$@" > "$0.called"')
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def test_debians_packages_come_from_where_the_machine_gets_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debian(tmp_path, monkeypatch, "Node mirror.example/node/\nDebian http://mirror.example/debian/")
+    timescale.ENGINE.make(tmp_path / "made", lambda _: None)
+    called = (tmp_path / "bin" / "debootstrap.called").read_text().split()
+    assert called[-3:] == ["trixie", str(tmp_path / "made" / "root"), "http://mirror.example/debian/"]
+
+
+@pytest.mark.parametrize(("sources", "user", "said"), [("", 0, "name no mirror of Debian"), ("", 1000, "by root only")])
+def test_where_debians_packages_cannot_be_had_it_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: str, user: int, said: str
+) -> None:
+    debian(tmp_path, monkeypatch, sources)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(ProvisioningError, match=said) as refused:
+        timescale.ENGINE.make(tmp_path / "made", lambda _: None)
+    assert "AURUM_TEST_TIMESCALE_DSN" in (refused.value.hint or "")
