@@ -125,6 +125,16 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "rows_deleted": Metric(
         "rows", "Rows removed from the table; of files that leave as a whole also those that delete files hid already."
     ),
+    "rows_processed": Metric("rows", "Rows that a rule group's operation took out of their tables; as `rows_deleted`."),
+    "rows_archived": Metric("rows", "Rows copied to an archive table or into Parquet files before they were deleted."),
+    "rows_left": Metric("rows", "Old rows that stay until the next run, because others had them locked."),
+    "rows_cascaded": Metric("rows", "Rows of other tables that referred to old rows when the plan was made."),
+    "rows_moved": Metric("rows", "Rows that went from the default partition into partitions of their own."),
+    "batches": Metric("transactions", "Transactions that deleted rows, each complete on its own."),
+    "wal_bytes": Metric("bytes", "Write-ahead log that the server wrote meanwhile, that of others included."),
+    "partitions_created": Metric("partitions", "Partitions made ahead of their time, or for rows of the default one."),
+    "partitions_detached": Metric("partitions", "Partitions that are old as a whole, taken out of their table."),
+    "partitions_dropped": Metric("partitions", "Detached partitions dropped after their delay."),
     "files_removed": Metric(
         "files", "Data files taken out of main as a whole; on storage until their snapshots expire."
     ),
@@ -150,6 +160,11 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "dead_tuples_left": Metric("rows", "Dead rows that somebody may still see; the warning names who."),
     "bytes_freed": Metric("bytes", "Bytes that the table and its indexes take less on disk."),
     "xids_frozen": Metric("transactions", "By how much the age of the oldest row that is not frozen went down."),
+    "indexes_rebuilt": Metric("indexes", "Indexes built anew beside the old ones."),
+    "leftovers_dropped": Metric("objects", "What killed runs left in the database, dropped."),
+    "views_refreshed": Metric("views", "Materialized views refreshed."),
+    "tables_rewritten": Metric("tables", "Tables written anew, by pg_repack or VACUUM FULL."),
+    "duplicate_index_bytes": Metric("bytes", "Size of indexes that another of the same definition makes needless."),
     "tables_analyzed": Metric("tables", "Tables whose statistics were collected anew."),
     "bloat_bytes": Metric(
         "bytes", "Space in the table and its b-tree indexes that nothing uses: estimated, or `exact`ly."

@@ -39,6 +39,19 @@ class ReindexParameters(OperationParameters):
         description="The new index stands beside the old one: refuse unless so many times its size are free, where the "
         "server tells.",
     )
+    unknown_space_limit_mb: float | None = Field(
+        default=10 * 1024,
+        ge=0,
+        allow_inf_nan=False,
+        description="Where the free space cannot be known (the server runs elsewhere), a larger index is left alone; in MiB. "
+        "None: no limit.",
+    )
+    wait_timeout_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="How long to wait for transactions that were open when the build began; nobody queues behind it.",
+    )
 
 
 class ReindexPolicy(TriggerPolicy, ReindexParameters):

@@ -40,4 +40,5 @@ def reserved(session: Session, oid: int, table: str) -> Iterator[None]:
     try:
         yield
     finally:
-        session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", (CLASS, key))
+        if not session.connection.closed:  # else the lock ended with it
+            session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", (CLASS, key))

@@ -38,6 +38,7 @@ _HERE = "aurum_orchestration.maintenance.backends.postgres"
 HANDLERS = {
     "vacuum": f"{_HERE}.vacuum.handler",
     "bloat": f"{_HERE}.bloat.handler",
+    "reindex": f"{_HERE}.reindex.handler",
 }
 """The module that plans and executes each operation: ``plan(target, id, parameters)``, ``execution(plan, target)``.
 

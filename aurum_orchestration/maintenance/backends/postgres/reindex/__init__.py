@@ -1,0 +1,1 @@
+"""REINDEX CONCURRENTLY, and what killed ones left."""
