@@ -59,6 +59,11 @@ class RuleGroup(BaseModel):
     time_zone: str = Field(
         default="UTC", description="IANA zone in which a column without zone was written, e.g. Europe/Berlin."
     )
+    cascade: bool = Field(
+        default=False,
+        description="True: rows of other tables may be deleted or changed along, by ON DELETE CASCADE or SET NULL. "
+        "False: the group is left out while there are such rows.",
+    )
 
     @field_validator("time_zone")
     @classmethod
