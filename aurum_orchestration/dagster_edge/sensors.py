@@ -29,6 +29,7 @@ from aurum_orchestration.dagster_edge.naming import (
 )
 from aurum_orchestration.dagster_edge.report import told
 from aurum_orchestration.dagster_edge.resources import SERVICE
+from aurum_orchestration.dagster_edge.runs import UNFINISHED
 from aurum_orchestration.dagster_edge.tick import Batch, plan_tick
 from aurum_orchestration.errors import AurumError
 from aurum_orchestration.fleet.table_id import TableId, literal_id, matches, quote_part
@@ -50,14 +51,6 @@ STALE_SECONDS = 900.0
 """Age from which on a tick does not use a measurement that an earlier one began."""
 
 _log = logging.getLogger(__name__)
-
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def maintenance_sensors(service: MaintenanceService) -> list[dg.SensorDefinition]:
@@ -165,7 +158,7 @@ def _busy(instance: dg.DagsterInstance, operation: str) -> Callable[[TableId], b
 def _unfinished(instance: dg.DagsterInstance, operation: str) -> Iterator[dict[str, Any]]:
     """Config of the unfinished runs that do the operation: its own job's, and those of ``maintenance``."""
     for job in (definition_name(operation), MAINTENANCE):
-        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNFINISHED)):
+        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED)):
             ops: Any = run.run_config.get("ops", {})
             config = ops.get(job, {}).get("config", {})
             if not config.get("dry_run") and operation in (config.get("operations") or [operation]):

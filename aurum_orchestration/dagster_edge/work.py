@@ -147,11 +147,20 @@ async def measure(service: MaintenanceService, globs: Sequence[str], discover: b
         examined.extend(await service.health(globs))
 
     await _with_known(service, globs, one_round, emit)
-    last = await in_thread(service.history.latest_health, [health.table for health, _, _ in examined])
-    news = {health.table for health, debt, _ in examined if _is_news(last.get(health.table), health.state_token, debt)}
+    news = await _news(service, examined, emit)
     await _record(service, [one for one in examined if one[0].table in news], emit)
     for one in examined:
         emit(Measured(one, one[0].table in news))
+
+
+async def _news(service: MaintenanceService, examined: Sequence[Examined], emit: Emit) -> set[TableId]:
+    """The tables that changed since they were recorded last; none where the history does not answer."""
+    try:
+        last = await in_thread(service.history.latest_health, [health.table for health, _, _ in examined])
+    except AurumError as error:
+        emit(Note(f"what changed is not known, so the health series has a gap: {told(error)}"))
+        return set()
+    return {health.table for health, debt, _ in examined if _is_news(last.get(health.table), health.state_token, debt)}
 
 
 def _is_news(last: HealthPoint | None, state_token: str, debt: float) -> bool:

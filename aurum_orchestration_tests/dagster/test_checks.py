@@ -136,6 +136,21 @@ def test_checks_of_a_lake_that_is_down_warn_and_say_why(location: Location) -> N
     assert not told(health)  # the run says it once
 
 
+def test_checks_without_a_history_warn_and_the_others_are_judged(location: Location) -> None:
+    location.run("health")
+    (location.home / "history.db").write_bytes(b"this is no database")
+    result = run_checks(location, *(dg.AssetCheckKey(TRADES, name) for name in NAMES))
+    assert result.success
+    evaluations = {name: one for (_, name), one in told(result).items()}
+    assert set(evaluations) == set(NAMES)
+    recency = evaluations.pop("maintenance_recency")
+    assert not recency.passed
+    assert recency.severity is dg.AssetCheckSeverity.WARN
+    assert "history" in str(recency.description)
+    assert all(one.passed for one in evaluations.values())
+    assert ("curves", "maintenance_recency") in told(location.run("health"))
+
+
 # --- how many there are
 
 

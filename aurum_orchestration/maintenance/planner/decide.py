@@ -167,17 +167,21 @@ def _why_unmeasured(health: TableHealth, operation: str) -> str:
 def _wait(rules: TriggerPolicy, facts: RunFacts, now: datetime, *, routine: bool) -> tuple[str, str]:
     """The code and, when the time has not come, what is waited for.
 
-    Routine work is done once per cooldown, whatever it gains.
+    Routine work is done once per cooldown, whatever it gains. What was left undone is carried on without a
+    cooldown: failures and runs that gain nothing have their own pauses.
 
     A last run further in the future than the pause itself comes from a wrong clock and is ignored.
     """
     if facts.last_finished is None:
         return "recommended", ""
-    cooldown = timedelta(minutes=rules.cooldown_minutes)
+    whole = timedelta(minutes=rules.cooldown_minutes)
+    cooldown = timedelta() if facts.engaged else whole
     last = as_utc(facts.last_finished)
     elapsed = abs(as_utc(now) - last)
     pause = max(cooldown, pause_after(facts.consecutive_failures))
-    interval = cooldown if routine else idle_interval(cooldown, facts.consecutive_no_gain)
+    interval = cooldown
+    if facts.consecutive_no_gain >= IDLE_RUNS and (facts.engaged or not routine):
+        interval = idle_interval(whole, facts.consecutive_no_gain)
     if facts.consecutive_failures > 0 and elapsed < pause and pause >= interval:
         row = count(facts.consecutive_failures, "failure")
         return "back-off", f"waits until {moment(last + pause)} after {row} in a row"

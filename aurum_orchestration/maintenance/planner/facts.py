@@ -45,7 +45,7 @@ class RunFacts:
     ``seconds_per_gib``: wall seconds per GiB read plus written, over the newest completed runs that
     moved bytes; None when there is none.
     ``engaged``: the newest run left planned work undone: it failed, was cancelled, or reported
-    ``groups_left`` above 0. The planner then carries on down to the lower of its two thresholds.
+    ``groups_left`` above 0. The planner then carries on without a cooldown, down to the lower of its two thresholds.
     """
 
     last_finished: datetime | None = None

@@ -209,6 +209,18 @@ def test_cooldown(minutes_ago: int, cooldown: int) -> None:
     assert not healthy([decision])
 
 
+@rule
+@given(st.integers(0, 20), st.integers(0, 8), st.integers(0, 20_000), st.integers(0, 3000))
+def test_an_unfinished_run_is_carried_on_without_a_cooldown(
+    failures: int, idle: int, minutes_ago: int, cooldown: int
+) -> None:
+    facts = ran(minutes_ago, engaged=True, consecutive_failures=failures, consecutive_no_gain=idle)
+    decision = compaction(sick(), facts, cooldown_minutes=cooldown)
+    throttle = idle_interval(timedelta(minutes=cooldown), idle) if idle >= 5 else timedelta()
+    assert decision.act == (timedelta(minutes=minutes_ago) >= max(pause_after(failures), throttle))
+    assert decision.act or decision.code in {"back-off", "gains-nothing"}
+
+
 def test_the_cooldown_says_until_when() -> None:
     assert compaction(sick(), ran(25)).reason.endswith(
         "; cools down until 2026-01-31 12:35 UTC (60 minutes after a run)"

@@ -70,11 +70,21 @@ def test_a_retention_that_was_cut_short_carries_on_from_a_lower_threshold(
     expirable: int, rules: dict[str, int], code: str
 ) -> None:
     metrics = {"snapshots": 30.0, "expirable_snapshots": float(expirable)}
-    decision = decided("retention", metrics, timedelta(hours=25), MaintenanceStatus.CANCELLED, **rules)
+    decision = decided("retention", metrics, timedelta(minutes=1), MaintenanceStatus.CANCELLED, **rules)
     assert decision.code == code
     if not rules:
         assert ("carrying on with an unfinished run" in decision.reason) == (code == "recommended")
         assert decided("retention", metrics, timedelta(hours=25)).code == "not-due"
+
+
+@pytest.mark.parametrize(("gained_nothing", "code"), [(4, "recommended"), (5, "gains-nothing")])
+def test_routine_work_that_is_never_finished_and_gains_nothing_is_throttled(gained_nothing: int, code: str) -> None:
+    """What it leaves undone, run after run, would start it at every look at the table otherwise."""
+    minute = NOW - timedelta(minutes=1)
+    facts = RunFacts(minute, MaintenanceStatus.COMPLETED, minute, consecutive_no_gain=gained_nothing, engaged=True)
+    health = TableHealth(TABLE, "lake", "1", NOW, {"snapshots": 300.0, "expirable_snapshots": 40.0})
+    (decision,) = decide(health, lambda *_: RetentionPolicy(), {(str(TABLE), "retention"): facts}, NOW, ["retention"])
+    assert decision.code == code
 
 
 def test_between_two_runs_a_table_is_healthy() -> None:
