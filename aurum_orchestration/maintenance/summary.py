@@ -45,7 +45,9 @@ class OperationSummary(_Counting):
     )
     operation: str
     message: str = Field(description="How many tables ended how, or why there was nothing to do.")
-    details: dict[str, TableSummary] = Field(description="By table id.")
+    details: dict[str, TableSummary] = Field(
+        description="By table id; of cleanup, logs and sessions by title of the rule group, with deleted and days."
+    )
     errors: list[ProblemDetail] = Field(description="What went wrong, with its table.")
 
     @classmethod
@@ -61,7 +63,7 @@ class OperationSummary(_Counting):
             status=status,
             operation=operation,
             message=f"{count(len(results), 'table')}: {told}" if results else nothing,
-            details={result.config.target_table: _table(result) for result in results},
+            details=_details(results),
             errors=[result.problem for result in results if result.problem is not None],
             **_numbers(sums),
         )
@@ -90,6 +92,27 @@ class MaintenanceSummary(Shape):
     def operations(self) -> Mapping[str, OperationSummary]:
         """The operations by name."""
         return self.__pydantic_extra__
+
+
+def _details(results: Sequence[MaintenanceResult]) -> dict[str, TableSummary]:
+    """By rule group where a result has them, else by table."""
+    found: dict[str, TableSummary] = {}
+    for result in results:
+        groups = [step for step in result.steps or () if "group" in step.detail]
+        if not groups:
+            found[result.config.target_table] = _table(result)
+        for step in groups:
+            # a group has two steps when it has an archive of its own: its days are those after which rows are deleted
+            title, detail = step.detail["group"], step.detail
+            before = found.get(title)
+            deleted = int(detail.get("rows_deleted") or 0) + (_count(before, "deleted") if before else 0)
+            counts = {"deleted": deleted, "days": detail["days"]}
+            found[title] = TableSummary(status=result.status, message=step.summary, **_numbers(counts))
+    return found
+
+
+def _count(summary: TableSummary, name: str) -> int:
+    return int((summary.__pydantic_extra__ or {}).get(name, 0))
 
 
 def _table(result: MaintenanceResult) -> TableSummary:

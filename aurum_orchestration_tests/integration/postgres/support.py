@@ -53,6 +53,12 @@ class Pg:
         """Statements separated by semicolons."""
         self.sql(*filter(None, (statement.strip() for statement in text.split(";"))))
 
+    @property
+    def dsn_url(self) -> str:
+        """The database as SQLAlchemy writes it, for the history store."""
+        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        return f"postgresql+psycopg://{given['user']}@{given['host']}:{given['port']}/{given['dbname']}"
+
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """A connection in autocommit."""
         return psycopg.connect(self.dsn, autocommit=True, **options)

@@ -110,7 +110,7 @@ def plan_rules(
         for chore, before, outlook in seen:
             warnings += [f"{group.title}: {text}" for text in outlook.warnings]
             if outlook.rows != 0 or outlook.leftovers or _gets_rows(chore, seen):
-                steps.append(_step(len(steps) + 1, chore, before, outlook))
+                steps.append(step_of(len(steps) + 1, chore, before, outlook))
     if len(failed) == len(groups):
         raise failed[0]
     total = sum(step.detail["rows"] or 0 for step in steps)
@@ -125,7 +125,8 @@ def _gets_rows(chore: Chore, seen: Sequence[tuple[Chore, datetime, Outlook]]) ->
     return any(one.archive == chore.table and outlook.rows != 0 for one, _, outlook in seen)
 
 
-def _step(number: int, chore: Chore, before: datetime, outlook: Outlook) -> PlanStep:
+def step_of(number: int, chore: Chore, before: datetime, outlook: Outlook) -> PlanStep:
+    """The step of a plan that carries a chore out. A chore without a title belongs to no rule group."""
     rows = "Rows" if outlook.rows is None else f"{outlook.rows:,} rows"
     target = {
         "delete": "are deleted",
@@ -136,10 +137,10 @@ def _step(number: int, chore: Chore, before: datetime, outlook: Outlook) -> Plan
     return PlanStep(
         number=number,
         action=chore.action,
-        summary=f"{chore.title}: {rows} of {chore.name} {age} {target}.",
+        summary=f"{_prefix(chore)}{rows} of {chore.name} {age} {target}.",
         risk=RISKS[chore.action],
         detail={
-            "group": chore.title,
+            **({"group": chore.title} if chore.title else {}),
             "days": chore.days,
             "rows": outlook.rows,
             "before": before.astimezone(UTC).isoformat(),
@@ -148,6 +149,10 @@ def _step(number: int, chore: Chore, before: datetime, outlook: Outlook) -> Plan
             **outlook.detail,
         },
     )
+
+
+def _prefix(chore: Chore) -> str:
+    return f"{chore.title}: " if chore.title else ""
 
 
 class RulesExecution:
@@ -204,7 +209,7 @@ class ChoreUnit(DirectUnit):
         return UnitOutcome(
             metrics={"rows_processed": rows, "rows_deleted": rows, "batches": float(batches), **archived, **measured},
             undo=self._undo(),
-            warnings=[f"{self._chore.title}: {text}" for text in warnings],
+            warnings=[f"{_prefix(self._chore)}{text}" for text in warnings],
         )
 
     def _go(self, take: Take, run: RunContext) -> int:

@@ -1,0 +1,1 @@
+"""Cleanup, logs and sessions on PostgreSQL: rule groups carried out."""
