@@ -39,6 +39,9 @@ HANDLERS = {
     "vacuum": f"{_HERE}.vacuum.handler",
     "bloat": f"{_HERE}.bloat.handler",
     "reindex": f"{_HERE}.reindex.handler",
+    "cleanup": f"{_HERE}.rules.handler",
+    "logs": f"{_HERE}.rules.handler",
+    "sessions": f"{_HERE}.rules.handler",
 }
 """The module that plans and executes each operation: ``plan(target, id, parameters)``, ``execution(plan, target)``.
 
