@@ -80,9 +80,20 @@ def append_files(table: Table, paths: list[str]) -> None:
             )
 
 
-def build_curves(home: Path, rows: int, files: int, days: int = 4, name: str = "curves", commits: int = 20) -> Table:
-    """The table ``bench.NAME``: ``rows`` rows in ``files`` small zstd files over ``days`` partitions."""
-    catalog = catalog_at(home)
+def build_curves(
+    home: Path,
+    rows: int,
+    files: int,
+    days: int = 4,
+    name: str = "curves",
+    commits: int = 20,
+    catalog: SqlCatalog | None = None,
+) -> Table:
+    """The table ``bench.NAME``: ``rows`` rows in ``files`` small zstd files over ``days`` partitions.
+
+    In ``catalog`` when one is given, else in that of ``home``.
+    """
+    catalog = catalog or catalog_at(home)
     catalog.create_namespace_if_not_exists("bench")
     spec = PartitionSpec(PartitionField(3, 1000, IdentityTransform(), "day"))
     table = catalog.create_table(
