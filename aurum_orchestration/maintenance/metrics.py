@@ -170,6 +170,10 @@ OPERATION_METRICS: Mapping[str, Metric] = {
         "bytes", "Space in the table and its b-tree indexes that nothing uses: estimated, or `exact`ly."
     ),
     "reports": Metric("reports", "Reports made; each is in the detail of its step."),
+    "backups_made": Metric("backups", "Backups of a database that were made, verified and published."),
+    "backup_bytes": Metric("bytes", "Size of the backup as it lies there."),
+    "backup_objects": Metric("objects", "Entries in the backup's table of contents."),
+    "backups_removed": Metric("backups", "Older backups deleted, after the newer one was verified."),
     "columns": Metric("columns", "Primitive columns in the report, nested ones included."),
     "columns_counted": Metric("columns", "Columns whose distinct values were counted over all rows and stored."),
     "statistics_bytes": Metric("bytes", "Size of the statistics file written."),

@@ -41,7 +41,8 @@ class BackupParameters(OperationParameters):
 
     path: str | None = Field(
         default=None,
-        description="PostgreSQL and SQLite: folder or URL (s3://bucket/prefix) that backups are written to.",
+        description="PostgreSQL and SQLite: folder or URL (s3://bucket/prefix) that backups are written to. "
+        "None: no backup is made.",
     )
     file_name: str = Field(
         default="backup_{db}_{timestamp}",
@@ -52,11 +53,13 @@ class BackupParameters(OperationParameters):
         description="PostgreSQL: format of pg_dump; directory is written by several jobs, plain is SQL.",
     )
     jobs: int = Field(default=2, ge=1, le=64, description="PostgreSQL: tables dumped at once, with format directory.")
-    compress: int = Field(default=5, ge=0, le=9, description="PostgreSQL: level of compression; 0: none.")
+    compress: int = Field(
+        default=5, ge=0, le=9, description="PostgreSQL: level of compression, of custom and directory; 0: none."
+    )
     verify: Literal["list", "restore"] = Field(
         default="list",
-        description="PostgreSQL: list: read the backup's table of contents. restore: also restore it into a scratch "
-        "database and compare row counts.",
+        description="PostgreSQL: list: read the backup whole. restore: also restore it into a scratch database and "
+        "compare the row counts of its tables.",
     )
 
     @field_validator("name", "file_name")

@@ -25,7 +25,7 @@ _WON = (
     "views_refreshed",
     "tables_analyzed",
     "partitions_dropped",
-    "backups_written",
+    "backups_made",
 )
 """Numbers of operations on databases that show a gain."""
 

@@ -38,6 +38,7 @@ _HERE = "aurum_orchestration.maintenance.backends.postgres"
 HANDLERS = {
     "vacuum": f"{_HERE}.vacuum.handler",
     "bloat": f"{_HERE}.bloat.handler",
+    "backup": f"{_HERE}.backup.handler",
     "reindex": f"{_HERE}.reindex.handler",
     "cleanup": f"{_HERE}.rules.handler",
     "logs": f"{_HERE}.rules.handler",

@@ -1,0 +1,1 @@
+"""Backups of a PostgreSQL database: dumped, verified, published whole, and pruned."""
