@@ -18,28 +18,13 @@ from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
 from aurum_orchestration.errors import RequestError, UnknownNameError, UnsupportedError
 from aurum_orchestration.fleet.table_id import quote_part
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
-from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus, OperationType
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
 from aurum_orchestration.maintenance.summary import MaintenanceSummary, OperationSummary, SummaryMetadata
+from aurum_orchestration.maintenance.utils import ALL, SQL
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.service import MaintenanceService
-
-ALL = (
-    OperationType.VACUUM,
-    OperationType.REINDEX,
-    OperationType.CLEANUP,
-    OperationType.LOGS,
-    OperationType.SESSIONS,
-    OperationType.VIEWS,
-    OperationType.STATS,
-    OperationType.BLOAT,
-    OperationType.BACKUP,
-)
-"""What ``--all`` does, in this order."""
-
-SQL = frozenset({"postgres", "timescale", "clickhouse", "sqlite"})
-"""Backend types that ``--all`` goes over unless backends are named."""
-
+    from aurum_orchestration.maintenance.sharing import Shared
 
 @dataclass
 class Asked:
@@ -63,6 +48,7 @@ class _Done:
     summaries: dict[str, OperationSummary] = field(default_factory=dict)
     running: str | None = None
     results: list[MaintenanceResult] = field(default_factory=list)
+    shared: Shared | None = None
 
     def summary(self) -> MaintenanceSummary:
         if self.running is not None and self.running not in self.summaries:
@@ -85,6 +71,7 @@ def maintenance(session: Session, asked: Asked) -> None:
         operations = _operations(asked)
         done.backends = _backends(service, asked)
         tables = {str(table): table.backend for table in await service.tables(asked.tables)} if asked.tables else None
+        done.shared = service.sharing(operations)
         for operation in operations:
             done.running, done.results = operation, []
             done.summaries[operation] = await _one(service, operation, done, tables, activity)
@@ -121,7 +108,12 @@ async def _one(
     for globs in filter(None, rounds):
         try:
             results += await service.maintain(
-                globs, [operation], done.asked.dry_run, on_result=on_result, progress=activity.progress
+                globs,
+                [operation],
+                done.asked.dry_run,
+                on_result=on_result,
+                progress=activity.progress,
+                shared=done.shared,
             )
         except UnknownNameError:
             if tables is not None:

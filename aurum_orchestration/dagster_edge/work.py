@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from aurum_orchestration.errors import AurumError, RequestError, UnknownNameErro
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import HealthPoint
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult
 from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget
 from aurum_orchestration.maintenance.rounds import Respect, spent_on
 from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.maintenance.sharing import TOUCHED, Shared
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import in_thread
 from aurum_orchestration.notifications.notices import Telling
@@ -82,14 +83,9 @@ async def maintain(service: MaintenanceService, request: OperationRequest, emit:
     An operation begins when the one before it has ended on all tables: it goes by what that one left.
     """
     _check(request)
-    ended: asyncio.Queue[MaintenanceResult] = asyncio.Queue()
-    over = asyncio.Event()
+    shared = service.sharing(request.operations, request.parameters, request.respect) if request.operations else None
     done: list[MaintenanceResult] = []
     rounds: list[str | None] = [*request.operations] or [None]
-
-    def on_result(result: MaintenanceResult) -> None:
-        done.append(result)
-        ended.put_nowait(result)
 
     async def all_rounds(globs: Sequence[str]) -> None:
         async with service.telling(request.origin, dry_run=request.dry_run) as telling:
@@ -101,26 +97,23 @@ async def maintain(service: MaintenanceService, request: OperationRequest, emit:
             if operation is not None and not service.backends_with(operation):
                 emit(Note(f"no backend of the fleet has {operation}"))
             else:
-                await service.maintain(
-                    globs,
-                    [operation] if operation else [],
-                    request.dry_run,
-                    request.parameters.get(operation or "", {}),
-                    respect=request.respect,
-                    budget=replace(request.budget, spent=spent_on(done)),
-                    on_result=on_result,
-                    progress=_Progress(emit),
-                    telling=telling,
-                )
+                async with _watching(service, shared, emit) as ended:
+                    results = await service.maintain(
+                        globs,
+                        [operation] if operation else [],
+                        request.dry_run,
+                        request.parameters.get(operation or "", {}),
+                        respect=request.respect,
+                        budget=replace(request.budget, spent=spent_on(done)),
+                        on_result=ended.put_nowait,
+                        progress=_Progress(emit),
+                        telling=telling,
+                        shared=shared,
+                    )
+                done.extend(results)
             rounds.pop(0)
 
-    watching = asyncio.create_task(_watch(service, ended, over, emit))
-    try:
-        await _with_known(service, request.tables, all_rounds, emit)
-        over.set()
-        await watching
-    finally:
-        watching.cancel()
+    await _with_known(service, request.tables, all_rounds, emit)
 
 
 def _check(request: OperationRequest) -> None:
@@ -196,22 +189,40 @@ async def _means_something(service: MaintenanceService, glob: str, emit: Emit) -
     return True
 
 
+@contextlib.asynccontextmanager
+async def _watching(
+    service: MaintenanceService, shared: Shared | None, emit: Emit
+) -> AsyncIterator[asyncio.Queue[MaintenanceResult]]:
+    """Where results go as they end; when it is left without an error all of them have been emitted."""
+    ended: asyncio.Queue[MaintenanceResult] = asyncio.Queue()
+    over = asyncio.Event()
+    watching = asyncio.create_task(_watch(service, shared, ended, over, emit))
+    try:
+        yield ended
+        over.set()
+        await watching
+    finally:
+        watching.cancel()
+
+
 async def _watch(
-    service: MaintenanceService, ended: asyncio.Queue[MaintenanceResult], over: asyncio.Event, emit: Emit
+    service: MaintenanceService,
+    shared: Shared | None,
+    ended: asyncio.Queue[MaintenanceResult],
+    over: asyncio.Event,
+    emit: Emit,
 ) -> None:
     """Emit each result with the health of its table after it; what ends within a second is measured together."""
     while not (over.is_set() and ended.empty()):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), MEASURE_EVERY)
         done = [ended.get_nowait() for _ in range(ended.qsize())]
-        touched = [result for result in done if result.status in _TOUCHED]
+        touched = [result for result in done if result.status in TOUCHED]
         now = await _after(service, [result.config.target_table for result in touched], emit)
+        if shared is not None and shared.plain:
+            shared.learn(health for health, _, _ in now.values())
         for result in done:
             emit(Ended(result, now.get(result.config.target_table) if result in touched else None))
-
-
-_TOUCHED = frozenset({MaintenanceStatus.COMPLETED, MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED})
-"""A failed operation may have committed some of its groups."""
 
 
 async def _after(service: MaintenanceService, tables: Sequence[str], emit: Emit) -> dict[str, Examined]:

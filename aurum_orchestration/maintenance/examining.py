@@ -22,6 +22,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import night_began
 from aurum_orchestration.maintenance.checks import CheckName, Verdict, all_verdicts, last_completed
 from aurum_orchestration.maintenance.connected import ConnectedService
+from aurum_orchestration.maintenance.database_report import DatabaseReport, FleetReport
 from aurum_orchestration.maintenance.explanation import TableExplanation, explain
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.health_checks import (
@@ -45,8 +46,10 @@ from aurum_orchestration.maintenance.planner.facts import RunFacts
 from aurum_orchestration.maintenance.planner.rank import NO_BUDGET, Budget, Spent
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.shapes import TableStatus
+from aurum_orchestration.maintenance.sharing import Shared
 from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
 from aurum_orchestration.maintenance.threads import in_thread
+from aurum_orchestration.maintenance.utils import ALL, SQL, MaintenanceUtils
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +162,29 @@ class ExaminingService(ConnectedService):
         }
         return await asyncio.gather(*(provider.check_health(target) for target, provider in providers.items()))
 
+    def database(self, backend: str) -> MaintenanceUtils:
+        """Insight into the database of a backend, as plain calls; nothing is connected before the first.
+
+        Raises UnknownNameError; the calls raise UnsupportedError where the backend is no database.
+        """
+        found = self.backends.find(backend, "")
+        operations = [name for name in ALL if name in map(str, found.supported_operations)]
+        return MaintenanceUtils(found.name, found.inspector, operations, lambda: self.history)
+
+    async def report(self, backends: Sequence[str] = ()) -> FleetReport:
+        """What ``aurum report`` prints: each database of the fleet, or of these backends. One that fails has a problem."""
+        configs = self.fleet.backends
+        names = [self.backends.find(name, "").name for name in backends] or [
+            name for name in configs if configs[name].type in SQL
+        ]
+        return FleetReport(databases=await asyncio.gather(*(in_thread(self._reported, name) for name in names)))
+
+    def _reported(self, backend: str) -> DatabaseReport:
+        try:
+            return self.database(backend).get_maintenance_report()
+        except AurumError as error:
+            return DatabaseReport(backend=backend, problem=error.problem())
+
     async def _nights(self, backends: Collection[str]) -> Mapping[str, Budget]:
         return {name: await self.night_budget(name) for name in backends if name in self.fleet.backends}
 
@@ -172,13 +198,21 @@ class ExaminingService(ConnectedService):
         policy: PolicyLookup,
         *,
         remember: bool = False,
+        shared: Shared | None = None,
     ) -> list[Examined]:
-        surveyor = self._surveyor()
-        listing = await surveyor.listing(globs, described=remember)
+        shared = shared or Shared(policy, plain=True)
+        surveyor, asked = self._surveyor(), tuple(globs)
+        listing = shared.listings.get(asked)
+        if listing is None:
+            listing = await surveyor.listing(globs, described=remember)
+            if remember:
+                await self._remembered(listing, _log_failure)
+            if not listing.failed:
+                shared.listings[asked] = listing
         chosen = surveyor.select(globs, listing)
-        if remember:
-            await self._remembered(listing, _log_failure)
-        measured = await surveyor.measure(chosen, listing, policy)
+        news = await surveyor.measure(shared.missing(chosen), listing, policy)
+        shared.learn(news)
+        measured = shared.all_of(chosen, news)
         facts = await self._facts(chosen if globs else None, _NO_FACTS) or {}
 
         def judge() -> list[Examined]:

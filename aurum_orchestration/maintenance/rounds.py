@@ -133,16 +133,21 @@ def choose(
 
 
 def overriding(
-    policy: PolicyLookup, operations: Mapping[str, BaseMaintenanceOperation], given: Mapping[str, Any], *, enable: bool
+    policy: PolicyLookup,
+    operations: Mapping[str, BaseMaintenanceOperation],
+    given: Mapping[str, Mapping[str, Any]],
+    *,
+    enable: bool,
 ) -> PolicyLookup:
     """The policies as they are for one round: with the parameters given, and enabled when that is asked for.
 
-    Raises RequestError when an operation does not know a parameter.
+    ``given`` is by operation. Raises RequestError when an operation does not know a parameter.
     """
     updates: dict[str, dict[str, Any]] = {}
     for name, operation in operations.items():
-        checked = operation.parameters(dict(given))
-        updates[name] = {key: getattr(checked, key) for key in given} | ({"enabled": True} if enable else {})
+        own = given.get(name, {})
+        checked = operation.parameters(dict(own))
+        updates[name] = {key: getattr(checked, key) for key in own} | ({"enabled": True} if enable else {})
     made: dict[int, tuple[BaseModel, BaseModel]] = {}
 
     def lookup(table: TableId, operation: str) -> BaseModel:

@@ -29,6 +29,7 @@ from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.rounds import Respect, choose, judge, overriding
 from aurum_orchestration.maintenance.running import ProgressHook
+from aurum_orchestration.maintenance.sharing import Shared
 from aurum_orchestration.maintenance.threads import in_thread
 from aurum_orchestration.notifications.notices import Telling
 
@@ -131,6 +132,7 @@ class MaintenanceService(ExaminingService, InformingService):
         on_result: ResultHook | None = None,
         progress: ProgressHook | None = None,
         telling: Telling | None = None,
+        shared: Shared | None = None,
     ) -> list[MaintenanceResult]:
         """One round over the tables that the globs (none: all) mean: what ``aurum run`` does.
 
@@ -140,14 +142,18 @@ class MaintenanceService(ExaminingService, InformingService):
         sensor's over nothing. ``parameters`` go before the policies'. ``budget`` caps the round. Results:
         what was done, best first, then what was skipped, then what could not be measured (``failed``).
         When cancelled, what runs ends as ``cancelled``, told to ``on_result``. ``telling``: what
-        is to be told is part of more than this round, see :meth:`telling`.
+        is to be told is part of more than this round, see :meth:`telling`. ``shared``: so is what was
+        measured, see :meth:`sharing`.
         """
         named = list(dict.fromkeys(map(str, operations)))
         given = dict(parameters or {})
         respect = respect or (Respect.NOTHING if named else Respect.DECISIONS)
         asked = respect is Respect.NOTHING
-        policy = overriding(self.fleet.policy, self._operations(named or list(TRIGGERS)), given, enable=asked)
-        examined = await self._examine(tables, named or None, policy, remember=not dry_run)
+        if shared is None:
+            considered = named or list(TRIGGERS)
+            shared = self.sharing(considered, dict.fromkeys(considered, given), respect)
+        policy = shared.policy
+        examined = await self._examine(tables, named or None, policy, remember=not dry_run, shared=shared)
 
         def request(decision: Decision) -> MaintenanceConfig:
             return MaintenanceConfig(
@@ -162,14 +168,36 @@ class MaintenanceService(ExaminingService, InformingService):
         judged = judge(respect, policy, datetime.now(self.fleet.zone))
         chosen = choose(examined, named=bool(named), judged=judged, budget=budget, request=request, nights=nights)
         requests = [self._understood(request(one)) for one in chosen.to_do]
+
+        def on_end(result: MaintenanceResult) -> None:
+            shared.changed_by(result)
+            if on_result is not None:
+                on_result(result)
+
         async with contextlib.nullcontext(telling) if telling else self.telling(dry_run=dry_run) as group:
-            done = await self._carry_out(requests, on_result, progress, group)
+            done = await self._carry_out(requests, on_end, progress, group)
             if group is not None:
                 await self._post(group.of_all(chosen.answered))
         if on_result is not None:
             for answer in chosen.answered:
                 on_result(answer)
         return [*done, *chosen.answered]
+
+    def sharing(
+        self,
+        operations: Sequence[str],
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        respect: Respect | None = None,
+    ) -> Shared:
+        """What several calls of :meth:`maintain` that do one operation each may share: every table is measured once.
+
+        After an operation ran on a table, the next round measures that table again. ``parameters`` are by
+        operation. Raises RequestError for a parameter that its operation does not know.
+        """
+        given = {name: own for name, own in (parameters or {}).items() if own}
+        enable = (respect or Respect.NOTHING) is Respect.NOTHING
+        policy = overriding(self.fleet.policy, self._operations(operations), given, enable=enable)
+        return Shared(policy, plain=not given)
 
     def _executor(self, telling: Telling | None = None) -> MaintenanceExecutor:
         return MaintenanceExecutor(self.history, who=self._who, telling=telling)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.interfaces import PolicyLookup, TableHealth
 from aurum_orchestration_tests.dagster.conftest import Location
 from aurum_orchestration_tests.dagster.test_jobs import failure, observations, output_metadata
 
@@ -69,6 +73,29 @@ def test_operations_are_done_in_their_order_with_parameters_of_their_own(locatio
         "compaction": {},
         "backup": {"keep_days": 3, "name": "before_{timestamp}"},
     }
+
+
+@pytest.mark.parametrize(("parameters", "again"), [({}, 1), ({"compaction": {"min_input_files": 4}}, 2)])
+def test_tables_are_measured_once_and_then_those_that_an_operation_changed(
+    location: Location, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], again: int
+) -> None:
+    """With parameters of the run's own, the plots have what the policies say, and the rounds what these do."""
+    asked: list[set[str]] = []
+    measure = IcebergMaintenanceBackend.measure
+
+    def counted(self: Any, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        asked.append({table.name for table in tables})
+        return measure(self, tables, policy)
+
+    monkeypatch.setattr(IcebergMaintenanceBackend, "measure", counted)
+    result = location.run(
+        "maintenance",
+        operations=["retention", "manifests", "compaction", "retention", "manifests"],
+        parameters=parameters,
+    )
+    assert result.success
+    assert recorded(location) == [("compaction", "lake.market.trades")]
+    assert asked == [{"trades", "curves", "hubs", "odd.name"}, *[{"trades"}] * again]
 
 
 def test_a_dry_run_changes_nothing(location: Location) -> None:

@@ -55,12 +55,14 @@ class BaseMaintenanceOperation(ABC):
     ``Parameters`` is the model of its parameters (launchpad, CLI and docs are made from it),
     ``Policy`` the model of its section in fleet.yaml: parameters and trigger together.
     ``planned`` says that backends plan it, so that the executor runs it through the whole flow.
+    ``only_looks`` says that it leaves a table as it is: what was measured before it still holds.
     """
 
     title: ClassVar[str] = ""
     Parameters: ClassVar[type[BaseModel]] = OperationParameters
     Policy: ClassVar[type[BaseModel]] = TriggerPolicy
     planned: ClassVar[bool] = False
+    only_looks: ClassVar[bool] = False
 
     def __init__(self, operation_type: OperationType | str) -> None:
         self.operation_type = operation_type

@@ -61,6 +61,7 @@ class BloatOperation(BaseMaintenanceOperation):
     Parameters = BloatParameters
     Policy = BloatPolicy
     planned = True
+    only_looks = True
 
     def __init__(self) -> None:
         super().__init__(OperationType.BLOAT)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import jsonschema
 import pytest
 
 from aurum_orchestration.cli.reference import output_schema
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.interfaces import PolicyLookup, TableHealth
 from aurum_orchestration_tests.command import Outcome, aurum
 
 TRADES = "lake.market.trades"
@@ -39,7 +44,17 @@ def test_each_operation_has_its_object_with_counts_and_tables(home: Path) -> Non
     assert outcome.json["metadata"]["dry_run"] is False
 
 
-def test_all_is_the_nine_in_their_order_on_sql_backends_unless_another_is_named(shared_home: Path) -> None:
+def test_all_is_the_nine_in_their_order_on_sql_backends_unless_another_is_named(
+    shared_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    measure = IcebergMaintenanceBackend.measure
+
+    def counted(self: Any, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        measured.append(len(tables))
+        return measure(self, tables, policy)
+
+    monkeypatch.setattr(IcebergMaintenanceBackend, "measure", counted)
     nothing = told("--all", "--dry-run")
     assert operations(nothing) == NINE
     assert {nothing.json[name]["status"] for name in NINE} == {"skipped"}
@@ -47,6 +62,7 @@ def test_all_is_the_nine_in_their_order_on_sql_backends_unless_another_is_named(
     assert nothing.json["metadata"]["database"] == []
     lake = told("--all", "--backend", "iceberg", "--dry-run")
     assert operations(lake) == NINE
+    assert measured == [4]  # once for all nine
     assert {name for name in NINE if lake.json[name]["status"] == "planned"} == {"stats", "bloat", "backup"}
     assert not (shared_home / "history.db").exists()
 

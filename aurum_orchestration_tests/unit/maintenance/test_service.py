@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from datetime import timedelta
@@ -30,7 +30,7 @@ from aurum_orchestration.maintenance import (
     OperationType,
     create_maintenance_service,
 )
-from aurum_orchestration.maintenance.interfaces import RunContext
+from aurum_orchestration.maintenance.interfaces import PolicyLookup, RunContext, TableHealth
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.threads import run_sync
@@ -759,3 +759,84 @@ async def test_which_backends_have_an_operation(lake: Lake) -> None:
     assert lake.service.backends_with("reindex") == []
     lake.config["backends"]["tape"] = {"type": "of a package that is gone"}
     assert lake.make().backends_with("compaction") == ["disk"]
+
+
+# --- several rounds that share what was measured
+
+
+def asked_of(backend: FilesBackend, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The tables of each call of the backend's ``measure``, by name; it measures as ever."""
+    calls: list[list[str]] = []
+    measure = backend.measure
+
+    def counted(tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        calls.append([table.name for table in tables])
+        return measure(tables, policy)
+
+    monkeypatch.setattr(backend, "measure", counted)
+    return calls
+
+
+async def test_rounds_that_share_measure_once_and_again_what_changed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.table("sick", 9)
+    lake.table("fine", 2)
+    calls = asked_of(lake.backend(), monkeypatch)
+    shared = lake.service.sharing(["compaction"])
+    rounds = [await lake.service.maintain(["disk.**"], ["compaction"], shared=shared) for _ in range(3)]
+    assert [[(one.config.target_table[-4:], str(one.status)) for one in done] for done in rounds] == [
+        [("sick", "completed"), ("fine", "skipped")],
+        [("fine", "skipped"), ("sick", "skipped")],
+        [("fine", "skipped"), ("sick", "skipped")],
+    ]
+    assert calls == [["fine", "sick"], ["sick"]]
+
+
+async def test_what_is_shared_is_measured_by_the_parameters_of_all_operations(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.table("a", 9)
+    seen: list[tuple[Any, Any]] = []
+    measure = lake.backend().measure
+
+    def looking(tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        rules: Any = policy(tables[0], "compaction")
+        seen.append((rules.min_input_files, rules.enabled))
+        return measure(tables, policy)
+
+    monkeypatch.setattr(lake.backend(), "measure", looking)
+    lake.config["policy"] = {"compaction": {"enabled": False}}
+    shared = lake.service.sharing(["stats", "compaction"], {"compaction": {"min_input_files": 7}})
+    assert not shared.plain
+    await lake.service.maintain(["disk.**"], ["stats"], shared=shared)
+    assert seen == [(7, True)]
+    with pytest.raises(RequestError, match="min_input"):
+        lake.service.sharing(["compaction"], {"compaction": {"min_input": 7}})
+
+
+async def test_a_dry_run_changes_nothing_that_was_measured(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.table("sick", 9)
+    calls = asked_of(lake.backend(), monkeypatch)
+    shared = lake.service.sharing(["compaction"])
+    for _ in range(2):
+        (planned,) = await lake.service.maintain(["disk.**"], ["compaction"], dry_run=True, shared=shared)
+        assert planned.status is MaintenanceStatus.PLANNED
+    assert len(calls) == 1
+
+
+async def test_a_table_that_could_not_be_measured_is_tried_again_by_the_next_round(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.table("sick", 9)
+    measure = lake.backend().measure
+    shared = lake.service.sharing(["compaction"])
+
+    def refused(tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
+        raise BackendUnavailableError("the disk does not answer")
+
+    monkeypatch.setattr(lake.backend(), "measure", refused)
+    (failed,) = await lake.service.maintain(["disk.**"], ["compaction"], shared=shared)
+    monkeypatch.setattr(lake.backend(), "measure", measure)
+    (done,) = await lake.service.maintain(["disk.**"], ["compaction"], shared=shared)
+    assert (failed.status, done.status) == (MaintenanceStatus.FAILED, MaintenanceStatus.COMPLETED)
