@@ -20,8 +20,19 @@ from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.lake import FIRST, SCHEMA, append_small_files, lake_catalog
 
 ROOT = Path(__file__).parents[2]
-NEEDED_BY_NO_TABLE = {"manifests", "partition_evolution", "purge", "retention", "vacuum"}
-"""Examples that skip both tables of this lake."""
+NEEDED_BY_NO_TABLE = {
+    "manifests",
+    "partition_evolution",
+    "purge",
+    "retention",
+    "vacuum",
+    "reindex",
+    "views",
+    "cleanup",
+    "logs",
+    "sessions",
+}
+"""Examples that skip both tables of this lake, or are for databases."""
 
 EXAMPLES = sorted((ROOT / "examples" / "run").glob("*.yaml"))
 
