@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -108,8 +108,8 @@ def hangs(seconds: float) -> How:
 
 
 @contextmanager
-def breaking_proxy(upstream: str) -> Iterator[Proxy]:
-    """A proxy on loopback in front of the server at ``upstream``."""
+def breaking_proxy(upstream: str, added: Mapping[str, str] | None = None) -> Iterator[Proxy]:
+    """A proxy on loopback in front of the server at ``upstream``; ``added`` headers go along with every request."""
     proxy = Proxy()
     netloc = urlsplit(upstream).netloc
 
@@ -127,6 +127,8 @@ def breaking_proxy(upstream: str) -> Iterator[Proxy]:
                     for name, value in self.headers.items():
                         if name.lower() not in {"connection", "expect", "transfer-encoding", "content-length"}:
                             connection.putheader(name, value)
+                    for name, value in (added or {}).items():
+                        connection.putheader(name, value)
                     connection.putheader("Content-Length", str(len(body)))
                     connection.endheaders(body)
                     answer = connection.getresponse()

@@ -5,6 +5,8 @@ The process that pytest was called in makes the run's folder and ends what its w
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import tempfile
@@ -29,6 +31,23 @@ WITHOUT_FLOORS = "lake0"
 HEAP_MB = 1536
 NO_FLOORS = {"iceberg.expire-snapshots.min-retention": "0s", "iceberg.remove-orphan-files.min-retention": "0s"}
 _FOLDER = "AURUM_TEST_TRINO_FOLDER"
+
+READER, STRANGER = "reader", "stranger"
+"""Users who may only read, and nothing at all, where :attr:`TrinoServer.place` says that the server is ours."""
+
+SECRET = b"what signs the tests' tokens, at least 64 bytes of it, as HMAC with SHA-256 wants it"
+"""The key of tokens (HS256) that a login by ``jwt`` takes, for requests that a proxy says it had over https."""
+
+_RULES = {
+    "catalogs": [{"user": f"{READER}|{STRANGER}", "allow": "all"}, {"allow": "owner"}],
+    "schemas": [{"user": f"{READER}|{STRANGER}", "owner": False}, {"owner": True}],
+    "tables": [
+        {"user": READER, "privileges": ["SELECT"]},
+        {"user": STRANGER, "catalog": "lake0?", "privileges": []},
+        {"privileges": ["SELECT", "INSERT", "DELETE", "UPDATE", "OWNERSHIP", "GRANT_SELECT"]},
+    ],
+    "queries": [{"allow": ["execute", "view", "kill"]}],
+}
 
 
 @dataclass(frozen=True)
@@ -149,8 +168,30 @@ def start(place: Path) -> TrinoServer:
         missing("trino", absence(ENGINE))
     try:
         found = lake.up(
-            place, lambda _line: None, heap_mb=HEAP_MB, more_catalogs={WITHOUT_FLOORS: NO_FLOORS}, quick=True
+            place,
+            lambda _line: None,
+            heap_mb=HEAP_MB,
+            more_catalogs={WITHOUT_FLOORS: NO_FLOORS},
+            more_settings=_with_rights_and_logins(place / "trino" / "etc"),
+            quick=True,
         )
     except ProvisioningError as error:
         missing("trino", str(error))
     return TrinoServer(found.url, found.uri, found.warehouse, place)
+
+
+def _with_rights_and_logins(etc: Path) -> dict[str, str]:
+    """Write who may do what, and the key of tokens; the settings of a login. Over plain http anybody still gets in."""
+    etc.mkdir(parents=True, exist_ok=True)
+    rules, key = etc / "rules.json", etc / "tokens.key"
+    rules.write_text(json.dumps(_RULES))
+    key.write_bytes(base64.b64encode(SECRET))
+    access = f"access-control.name=file\nsecurity.config-file={rules}\n"
+    (etc / "access-control.properties").write_text(access)
+    return {
+        "http-server.authentication.type": "jwt",
+        "http-server.authentication.jwt.key-file": str(key),
+        "http-server.authentication.allow-insecure-over-http": "true",
+        "http-server.process-forwarded": "true",
+        "internal-communication.shared-secret": base64.b64encode(SECRET).decode(),
+    }

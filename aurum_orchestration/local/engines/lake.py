@@ -70,11 +70,13 @@ def up(
     *,
     heap_mb: int = HEAP_MB,
     more_catalogs: Mapping[str, Mapping[str, str]] | None = None,
+    more_settings: Mapping[str, str] | None = None,
     quick: bool = False,
 ) -> Lake:
     """Start what does not run yet in a folder, provision what is missing; where it is.
 
-    ``more_catalogs`` are further names of the same catalog in Trino, each with properties of its own. With ``quick``
+    ``more_catalogs`` are further names of the same catalog in Trino, each with properties of its own;
+    ``more_settings`` are lines of its config.properties. With ``quick``
     Trino starts sooner and runs long statements slower, and the catalog does not survive a crash of the machine.
     Raises ProvisioningError.
     """
@@ -98,7 +100,7 @@ def up(
         if running is None:
             _make_catalog(postgres.url(holder.port))
             tell("Trino starts (10 to 60 seconds)")
-            running = _start_trino(place, holder.port, heap_mb, more_catalogs or {}, quick=quick)
+            running = _start_trino(place, holder.port, heap_mb, more_catalogs or {}, more_settings or {}, quick=quick)
         return Lake(place, running.port, holder.port)
 
 
@@ -137,7 +139,13 @@ def _start_postgres(place: Path, *, quick: bool) -> Server:
 
 
 def _start_trino(
-    place: Path, postgres_port: int, heap_mb: int, more: Mapping[str, Mapping[str, str]], *, quick: bool
+    place: Path,
+    postgres_port: int,
+    heap_mb: int,
+    more: Mapping[str, Mapping[str, str]],
+    settings: Mapping[str, str],
+    *,
+    quick: bool,
 ) -> Server:
     folder = place / "trino"
     folder.mkdir(exist_ok=True)
@@ -145,7 +153,7 @@ def _start_trino(
     lake = Lake(place, port, postgres_port)
     shared = trino.jdbc_catalog(CATALOG, postgres_port, lake.warehouse)
     catalogs = {CATALOG: shared, **{name: {**shared, **properties} for name, properties in more.items()}}
-    command = trino.configure(folder, trino.ENGINE.folder, port, heap_mb, catalogs, quick=quick)
+    command = trino.configure(folder, trino.ENGINE.folder, port, heap_mb, catalogs, settings, quick=quick)
     return background.start(place, _TRINO, command, port, lambda: trino.answers(port), cwd=folder)
 
 

@@ -94,12 +94,20 @@ def jdbc_catalog(name: str, postgres_port: int, warehouse: str) -> dict[str, str
 
 
 def configure(
-    folder: Path, server: Path, port: int, heap_mb: int, catalogs: Mapping[str, Mapping[str, str]], *, quick: bool
+    folder: Path,
+    server: Path,
+    port: int,
+    heap_mb: int,
+    catalogs: Mapping[str, Mapping[str, str]],
+    more: Mapping[str, str],
+    *,
+    quick: bool,
 ) -> list[str | Path]:
     """Write a server's configuration below ``folder`` and give the command that starts it there.
 
-    ``server`` is where Trino is provisioned, ``catalogs`` the properties of each catalog by its name. With ``quick``
-    it starts sooner and runs long statements slower. Raises ProvisioningError where there is no Java.
+    ``server`` is where Trino is provisioned, ``catalogs`` the properties of each catalog by its name, ``more`` are
+    further lines of config.properties. With ``quick`` it starts sooner and runs long statements slower.
+    Raises ProvisioningError where there is no Java.
     """
     etc, data = folder / "etc", folder / "data"
     (etc / "catalog").mkdir(parents=True, exist_ok=True)
@@ -117,6 +125,7 @@ def configure(
         "plugin.dir": str(server / "server" / "plugin"),
         "query.max-memory": f"{statement_mb}MB",
         "query.max-memory-per-node": f"{statement_mb}MB",
+        **more,
     }
     _write(etc / "config.properties", settings)
     jvm = [f"-Xmx{heap_mb}m", *_JVM, *(["-XX:TieredStopAtLevel=1"] if quick else [])]
