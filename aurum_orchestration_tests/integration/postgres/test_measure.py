@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.maintenance.backends.postgres.measure_sql import FEW
 from aurum_orchestration.maintenance.metrics import HEALTH_METRICS
 from aurum_orchestration_tests.integration.postgres.support import ROWS, TRADES, Pg, opened
 
@@ -75,3 +76,34 @@ def test_a_replica_or_read_only_server_is_refused_before_anything_is_done(pg: Pg
     pg.sql(f"ALTER DATABASE {pg.name} SET default_transaction_read_only = on", "SELECT 1")
     with opened(pg.backend()) as backend, pytest.raises(UnsupportedError, match="default_transaction_read_only"):
         backend.server().refuse_writes("vacuum")
+
+
+def test_sizes_are_those_of_the_files_whatever_was_counted_when(pg: Pg) -> None:
+    def files() -> tuple[float, float]:
+        [(table, indexes)] = pg.sql(
+            "SELECT pg_relation_size(c.oid) + pg_relation_size(c.reltoastrelid), pg_indexes_size(c.oid)"
+            " FROM pg_class c WHERE c.relname = 'trades'"
+        )
+        return float(table), float(indexes)
+
+    def told() -> tuple[float, float]:
+        few, *_ = pg.health(TRADES)
+        many, *_ = pg.health(TRADES, *(f"pg.public.gone{number}" for number in range(FEW)))
+        assert many.metrics.keys() == few.metrics.keys()
+        assert many.metrics["worst_index_bloat_bytes"] == few.metrics["worst_index_bloat_bytes"]
+        return few.metrics["table_bytes"], many.metrics["index_bytes"]
+
+    assert told() == files()
+    pg.sql(f"INSERT INTO trades SELECT id + {ROWS}, curve, price, at, repeat(md5(id::text), 200) FROM trades")
+    assert told() == files()
+    pg.sql("ANALYZE trades")  # which looks at no toast
+    assert told() == files()
+    pg.sql(f"INSERT INTO trades SELECT id + {2 * ROWS}, curve, price, at FROM trades")
+    pg.sql("VACUUM (ANALYZE) trades")  # which looks at no index when rows were only added
+    assert told() == files()
+
+
+def test_what_has_hardly_changed_is_not_opened(pg: Pg) -> None:
+    pg.sql("UPDATE pg_class SET relpages = 7 WHERE relname = 'trades'")
+    (health,) = pg.health(TRADES)
+    assert health.metrics["table_bytes"] == 7 * 8192

@@ -50,10 +50,16 @@ class Session:
         with typed_errors(self.run), self.connection.cursor(row_factory=namedtuple_row) as cursor:
             return cursor.execute(query, parameters).fetchall()
 
-    def tuples(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """The rows of a statement as plain tuples, for many rows at once."""
+    def tuples(
+        self,
+        query: Query,
+        parameters: Sequence[Any] | dict[str, Any] | None = None,
+        *,
+        binary: bool = False,
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a statement as plain tuples, for many rows at once; ``binary`` for many numbers."""
         self._check()
-        with typed_errors(self.run), self.connection.cursor() as cursor:
+        with typed_errors(self.run), self.connection.cursor(binary=binary) as cursor:
             return cursor.execute(query, parameters).fetchall()
 
     def row(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:

@@ -15,6 +15,7 @@ from aurum_orchestration.maintenance.backends.postgres.measure_sql import (
     DATABASE,
     DATABASE_METRICS,
     FEW,
+    FOR_MANY,
     TABLE_METRICS,
     indexes_query,
     tables_query,
@@ -58,7 +59,9 @@ def _tables(session: Session, server: ServerFacts, tables: Sequence[TableId]) ->
     # what has not two parts is no table; an empty name is none either
     schemas = [table.parts[0] if len(table.parts) == 2 else "" for table in tables]
     names = [table.name if len(table.parts) == 2 else "" for table in tables]
-    rows = session.tuples(_query(tables_query, server, tables), {"schemas": schemas, "names": names})
+    if len(tables) > FEW:
+        session.tuples(FOR_MANY, (len(tables),))
+    rows = session.tuples(_query(tables_query, server, tables), {"schemas": schemas, "names": names}, binary=True)
     return {row[0]: _Found(row[1], known(TABLE_METRICS, row[3:]), _BY_PARTITION if row[2] else {}) for row in rows}
 
 

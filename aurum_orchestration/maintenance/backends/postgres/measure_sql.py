@@ -3,13 +3,17 @@
 The estimates of unused space follow the idea of ioguix's pgsql-bloat-estimation (table_bloat.sql and
 btree_bloat.sql, BSD licence), written anew: a row is taken to be as wide as pg_statistic says its columns are on
 average, with headers and alignment; what the rows would fill at the fill factor is compared with what is there.
-Two things differ: sizes are those of the files now, not those of the last ANALYZE, and a b-tree with
-duplicates is taken to keep each key once for many rows, as PostgreSQL has done since 13.
+Two things differ: sizes are those of the files now, and a b-tree with duplicates is taken to keep each key once
+for many rows, as PostgreSQL has done since 13.
 
-pg_relation_size waits for whoever holds a table exclusively, so for those the size of the last ANALYZE counts.
+To ask for the size of a file means to open the table, which costs more than all else here, and waits for whoever
+holds it exclusively. So the size that the last VACUUM or ANALYZE found counts for those that are held, and for
+those that have not changed by more than :data:`STEADY` since.
 """
 
 from __future__ import annotations
+
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -25,6 +29,21 @@ _ONLY = " AND s.starelid = ANY (ARRAY(SELECT oid FROM known))"
 
 FEW = 200
 """So many tables are few."""
+
+FOR_MANY = """
+SELECT set_config('jit', 'off', false), set_config('work_mem', '64MB', false),
+       set_config('enable_mergejoin', 'off', false),
+       set_config('enable_nestloop', CASE WHEN %s * 10 > reltuples THEN 'off' ELSE 'on' END, false)
+  FROM pg_class WHERE oid = 'pg_class'::regclass
+"""
+"""What a session is told before it measures many tables: their count is the parameter.
+
+From a tenth of the catalog on, reading all of it once is faster than looking everything up, which the planner,
+without statistics on the names it is given, does not see. To compile the statement would take longer than to run it.
+"""
+
+STEADY = 0.02
+"""Share of a table's rows: where no more have changed since ANALYZE, its size is still the one it had then."""
 
 _STATS = """
   SELECT a.attrelid AS relid, a.attnum, s.null_frac AS nulls, s.avg_width AS width, s.n_distinct AS distincts
@@ -43,8 +62,8 @@ _SIZED = """
 WITH RECURSIVE wanted AS MATERIALIZED (
   SELECT w.ordinal, c.oid, c.relkind
     FROM unnest(%(schemas)s::text[], %(names)s::text[]) WITH ORDINALITY AS w(schema, name, ordinal)
-    JOIN pg_namespace n ON n.nspname = w.schema
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+    JOIN pg_namespace n ON n.nspname = w.schema::name
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name::name
    WHERE c.relkind IN ('r', 'p', 'm')
 ),
 -- a partitioned table is as its partitions are, a hypertable as its chunks
@@ -70,20 +89,17 @@ setting AS MATERIALIZED (
          current_setting('autovacuum_analyze_scale_factor')::float8 AS analyze_factor,
          current_setting('autovacuum_freeze_max_age')::float8 AS freeze_max_age
 ),
-rel AS MATERIALIZED (
+told AS MATERIALIZED (
   SELECT c.oid, c.relkind, c.relnatts, c.relfilenode, c.relpages, c.reltuples, c.reltoastrelid, c.reloptions,
-         CASE WHEN c.relkind = 'p' THEN 0
-              WHEN c.oid IN (SELECT relation FROM locked) THEN c.relpages * s.block
-              ELSE pg_relation_size(c.oid) END AS heap_bytes,
-         CASE WHEN c.reltoastrelid = 0 THEN 0
-              WHEN c.oid IN (SELECT relation FROM locked) THEN t.relpages * s.block
-              ELSE pg_relation_size(c.reltoastrelid) END AS toast_bytes,
+         t.relpages AS toast_pages,
+         -- ANALYZE does not look at a toast table
+         greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)) IS NOT NULL
+           AND pg_stat_get_ins_since_vacuum(t.oid) + pg_stat_get_dead_tuples(t.oid) <= {steady} * t.reltuples
+           AS toast_steady,
          pg_stat_get_live_tuples(c.oid) AS live, pg_stat_get_dead_tuples(c.oid) AS dead,
          pg_stat_get_mod_since_analyze(c.oid) AS changed,
          pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
            + pg_stat_get_tuples_deleted(c.oid) AS written,
-         pg_stat_get_vacuum_count(c.oid) + pg_stat_get_autovacuum_count(c.oid)
-           + pg_stat_get_analyze_count(c.oid) + pg_stat_get_autoanalyze_count(c.oid) AS kept_up,
          greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)) AS vacuumed,
          greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed,
          CASE WHEN c.relkind <> 'p' THEN greatest(age(c.relfrozenxid), age(nullif(t.relfrozenxid, '0'))) END AS xid_age,
@@ -91,15 +107,21 @@ rel AS MATERIALIZED (
               THEN greatest(mxid_age(c.relminmxid), mxid_age(nullif(t.relminmxid, '0'))) END AS multixact_age
     FROM (SELECT DISTINCT oid FROM part) p
     JOIN pg_class c USING (oid)
-    LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND c.reltoastrelid <> 0
+    LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND t.relkind = 't'
+),
+rel AS MATERIALIZED (
+  SELECT r.*,
+         CASE WHEN r.relkind = 'p' THEN 0
+              WHEN r.steady OR r.oid IN (SELECT relation FROM locked) THEN r.relpages * s.block
+              ELSE pg_relation_size(r.oid) END AS heap_bytes,
+         CASE WHEN r.reltoastrelid = 0 THEN 0
+              WHEN r.toast_steady OR r.oid IN (SELECT relation FROM locked) THEN r.toast_pages * s.block
+              ELSE pg_relation_size(r.reltoastrelid) END AS toast_bytes
+    FROM (SELECT told.*,
+                 analyzed IS NOT NULL AND reltuples >= 0 AND changed + dead <= {steady} * reltuples AS steady
+            FROM told) r
    CROSS JOIN setting s
 ),
-known AS (
-  SELECT oid FROM rel
-   UNION ALL
-  SELECT i.indexrelid FROM rel r JOIN pg_index i ON i.indrelid = r.oid WHERE i.indexprs IS NOT NULL
-),
-stat AS MATERIALIZED ({statistic}),
 own AS MATERIALIZED (
   SELECT r.oid,
          max(o.option_value) FILTER (WHERE o.option_name = 'autovacuum_vacuum_threshold')::float8 AS vacuum_threshold,
@@ -107,139 +129,145 @@ own AS MATERIALIZED (
          max(o.option_value) FILTER (WHERE o.option_name = 'autovacuum_analyze_threshold')::float8 AS analyze_threshold,
          max(o.option_value) FILTER (WHERE o.option_name = 'autovacuum_analyze_scale_factor')::float8 AS analyze_factor,
          max(o.option_value) FILTER (WHERE o.option_name = 'autovacuum_freeze_max_age')::float8 AS freeze_max_age,
-         max(o.option_value) FILTER (WHERE o.option_name = 'fillfactor')::float8 AS fillfactor
+         max(o.option_value) FILTER (WHERE o.option_name = 'fillfactor')::float8 AS fillfactor,
+         max(o.option_value) FILTER (WHERE o.option_name = 'vacuum_index_cleanup') AS index_cleanup
     FROM rel r, pg_options_to_table(r.reloptions) o
    WHERE r.reloptions IS NOT NULL
    GROUP BY r.oid
 ),
+known AS (
+  SELECT oid FROM rel
+   UNION ALL
+  SELECT i.indexrelid FROM rel r JOIN pg_index i ON i.indrelid = r.oid WHERE i.indexprs IS NOT NULL
+),
+stat AS MATERIALIZED ({statistic}),
 -- how wide a row is: header of 23 bytes (and a bitmap for nulls), aligned to 8, plus its line pointer of 4
-width AS MATERIALIZED (
-  SELECT st.relid AS oid, count(*) AS columns, sum((1 - st.nulls) * st.width) AS data,
-         max(st.nulls) > 0 AS nullable
-    FROM stat st JOIN rel r ON r.oid = st.relid
-   GROUP BY st.relid
+width AS (
+  SELECT relid AS oid, sum((1 - nulls) * width) AS data, max(nulls) > 0 AS nullable FROM stat GROUP BY relid
 ),
 tab AS MATERIALIZED (
-  SELECT r.*, o.freeze_max_age AS own_freeze_max_age,
-         -- statistics are lost with a crash or a copy; reltuples is not
-         CASE WHEN r.live > 0 OR r.vacuumed IS NOT NULL OR r.analyzed IS NOT NULL THEN r.live
-              ELSE greatest(r.reltuples, 0) END::float8 AS tuples,
-         coalesce(o.vacuum_threshold, s.vacuum_threshold) AS vacuum_threshold,
-         coalesce(o.vacuum_factor, s.vacuum_factor) AS vacuum_factor,
-         coalesce(o.analyze_threshold, s.analyze_threshold) AS analyze_threshold,
-         coalesce(o.analyze_factor, s.analyze_factor) AS analyze_factor,
-         coalesce(o.freeze_max_age, s.freeze_max_age) AS freeze_limit,
-         CASE WHEN w.columns > 0
-              THEN 4 + 24 + CASE WHEN w.nullable THEN 8 * ceil(greatest(r.relnatts - 8, 0) / 64.0) ELSE 0 END
-                   + 8 * ceil(w.data / 8) END AS row_bytes,
-         coalesce(o.fillfactor, 100) / 100 AS fill
-    FROM rel r
-   CROSS JOIN setting s
-    LEFT JOIN own o USING (oid)
-    LEFT JOIN width w USING (oid)
-),
-bloat AS MATERIALIZED (
-  SELECT t.oid,
-         CASE WHEN t.row_bytes IS NOT NULL AND t.heap_bytes > 8 * s.block
-              THEN greatest(0, t.heap_bytes - s.block
-                     * ceil(t.tuples / greatest(1, floor((s.block - 24) * t.fill / t.row_bytes))))
-         END AS bytes
-    FROM tab t CROSS JOIN setting s
+  SELECT t.*,
+         CASE WHEN t.row_bytes IS NOT NULL AND t.heap_bytes > 8 * t.block
+              THEN greatest(0, t.heap_bytes - t.block
+                     * ceil(t.tuples / greatest(1, floor((t.block - 24) * t.fill / t.row_bytes))))
+         END AS bloat
+    FROM (
+      SELECT r.*, s.block,
+             -- statistics are lost with a crash or a copy; reltuples is not
+             CASE WHEN r.live > 0 OR r.vacuumed IS NOT NULL OR r.analyzed IS NOT NULL THEN r.live
+                  ELSE greatest(r.reltuples, 0) END::float8 AS tuples,
+             coalesce(o.vacuum_threshold, s.vacuum_threshold) AS vacuum_threshold,
+             coalesce(o.vacuum_factor, s.vacuum_factor) AS vacuum_factor,
+             coalesce(o.analyze_threshold, s.analyze_threshold) AS analyze_threshold,
+             coalesce(o.analyze_factor, s.analyze_factor) AS analyze_factor,
+             coalesce(o.freeze_max_age, s.freeze_max_age) AS freeze_limit,
+             r.steady AND o.index_cleanup IS NULL AS indexes_steady,
+             4 + 24 + CASE WHEN w.nullable THEN 8 * ceil(greatest(r.relnatts - 8, 0) / 64.0::float8) ELSE 0 END
+               + 8 * ceil(w.data / 8) AS row_bytes,
+             coalesce(o.fillfactor, 100) / 100 AS fill
+        FROM rel r
+       CROSS JOIN setting s
+        LEFT JOIN own o USING (oid)
+        LEFT JOIN width w USING (oid)
+    ) t
 ),
 idx AS MATERIALIZED (
   SELECT i.indexrelid, c.relname AS name, i.indrelid, i.indkey, i.indnatts,
          i.indisvalid AND i.indisready AS valid, i.indisunique AS is_unique,
-         c.reltuples, am.amname = 'btree' AS btree,
-         CASE WHEN i.indrelid IN (SELECT relation FROM locked) OR i.indexrelid IN (SELECT relation FROM locked)
-              THEN c.relpages * s.block ELSE pg_relation_size(i.indexrelid) END AS bytes,
-         pg_stat_get_numscans(i.indexrelid) AS scans,
-         CASE WHEN c.reloptions IS NULL THEN 0.9 ELSE
+         c.relam = 403 AS btree, t.block,  -- 403 is that of every PostgreSQL
+         CASE WHEN c.reltuples < 0 THEN t.tuples ELSE least(c.reltuples, t.tuples) END AS tuples,
+         -- VACUUM (ANALYZE) does not always look at the indexes: then they have another count than the table
+         CASE WHEN t.indexes_steady AND abs(c.reltuples - t.reltuples) <= {steady} * t.reltuples
+                OR i.indrelid IN (SELECT relation FROM locked) OR i.indexrelid IN (SELECT relation FROM locked)
+              THEN c.relpages * t.block ELSE pg_relation_size(i.indexrelid) END AS bytes,
+         CASE WHEN c.reloptions IS NULL THEN 0.9::float8 ELSE
            coalesce((SELECT option_value::float8 / 100 FROM pg_options_to_table(c.reloptions)
                       WHERE option_name = 'fillfactor'), 0.9) END AS fill,
          i.indisunique OR i.indisprimary OR i.indisexclusion OR i.indisreplident OR i.indisclustered AS needed
-    FROM rel r
-    JOIN pg_index i ON i.indrelid = r.oid
+    FROM tab t
+    JOIN pg_index i ON i.indrelid = t.oid
     JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'
-    JOIN pg_am am ON am.oid = c.relam
-   CROSS JOIN setting s
 ),
 -- an entry: header of 8 bytes (and a bitmap for nulls), aligned, plus its line pointer of 4
-entry AS MATERIALIZED (
-  SELECT i.indexrelid, count(*) AS columns,
+entry AS (
+  SELECT k.indexrelid, count(*) AS columns,
          4 + 8 + CASE WHEN max(st.nulls) > 0 THEN 8 ELSE 0 END + 8 * ceil(sum((1 - st.nulls) * st.width) / 8) AS bytes,
          min(CASE WHEN st.distincts < 0 THEN NULL ELSE nullif(st.distincts, 0) END) AS distincts
-    FROM idx i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
-    JOIN stat st ON st.relid = CASE WHEN k.attnum = 0 THEN i.indexrelid ELSE i.indrelid END
+    FROM (SELECT indexrelid, indrelid, unnest(indkey) AS attnum, generate_subscripts(indkey, 1) + 1 AS place
+            FROM idx WHERE btree AND bytes > 8 * block) k
+    JOIN stat st ON st.relid = CASE WHEN k.attnum = 0 THEN k.indexrelid ELSE k.indrelid END
                 AND st.attnum = CASE WHEN k.attnum = 0 THEN k.place ELSE k.attnum END
-   WHERE i.btree
-   GROUP BY i.indexrelid
+   GROUP BY k.indexrelid
 ),
 sized AS MATERIALIZED (
   SELECT i.*,
-         CASE WHEN e.columns = i.indnatts AND i.bytes > 8 * s.block
-              THEN greatest(0, i.bytes - s.block * (1 + ceil(greatest(n.tuples, 0) * CASE
-                     WHEN i.is_unique OR i.indnatts > 1 OR e.distincts IS NULL OR n.tuples <= e.distincts THEN e.bytes
-                     ELSE 6 + e.bytes / least(n.tuples / e.distincts, 400) END
-                     / ((s.block - 40) * i.fill)))) END AS bloat
+         CASE WHEN e.columns = i.indnatts
+              THEN greatest(0, i.bytes - i.block * (1 + ceil(greatest(i.tuples, 0) * CASE
+                     WHEN i.is_unique OR i.indnatts > 1 OR e.distincts IS NULL OR i.tuples <= e.distincts THEN e.bytes
+                     ELSE 6 + e.bytes / least(i.tuples / e.distincts, 400) END
+                     / ((i.block - 40) * i.fill)))) END AS bloat
     FROM idx i
-   CROSS JOIN setting s
-    JOIN tab t ON t.oid = i.indrelid
-   CROSS JOIN LATERAL (SELECT CASE WHEN i.reltuples < 0 THEN t.tuples ELSE least(i.reltuples, t.tuples) END AS tuples) n
     LEFT JOIN entry e USING (indexrelid)
 )
 """
-"""Up to the size and the unused space of every table (``tab``, ``bloat``) and of every index (``sized``)."""
+"""Up to the size and the unused space of every table (``tab``) and of every index (``sized``)."""
 
 _TABLES = """,
-indexes AS MATERIALIZED (
-  SELECT indrelid AS oid, count(*) AS indexes, sum(bytes) AS bytes, count(*) FILTER (WHERE NOT valid) AS invalid,
+indexes AS (
+  SELECT indrelid AS oid, count(*)::float8 AS indexes, sum(bytes) AS bytes,
+         (count(*) FILTER (WHERE NOT valid))::float8 AS invalid,
          sum(bloat) AS bloat, sum(bytes) FILTER (WHERE bloat IS NOT NULL) AS judged_bytes,
-         max(ARRAY[bloat, bloat / nullif(bytes, 0)]) FILTER (WHERE bloat IS NOT NULL) AS worst,
-         coalesce(sum(bytes) FILTER (WHERE scans = 0 AND NOT needed AND valid), 0) AS unused
+         max(ARRAY[bloat, bloat / bytes]) FILTER (WHERE bloat IS NOT NULL) AS worst,
+         coalesce(sum(CASE WHEN valid AND NOT needed AND pg_stat_get_numscans(indexrelid) = 0 THEN bytes END), 0)
+           AS unused
     FROM sized
    GROUP BY indrelid
 ),
 added AS (
   SELECT p.ordinal,
-         count(*) FILTER (WHERE t.relkind <> 'p') - 1 AS parts,
-         bool_or(t.relkind = 'p') AS has_parts,
-         sum(t.tuples) AS rows, sum(t.dead) AS dead_tuples,
+         (count(*) FILTER (WHERE t.relkind <> 'p') - 1)::float8 AS parts,
+         bool_or(t.relkind = 'p') AS has_parts, bool_or(t.relkind = 'm') AS is_view,
+         sum(t.tuples) AS rows, sum(t.dead::float8) AS dead_tuples,
          sum(t.heap_bytes + t.toast_bytes) AS table_bytes, sum(t.heap_bytes) AS heap_bytes,
          sum(i.bytes) AS index_bytes, sum(i.indexes) AS indexes,
-         sum(b.bytes) AS table_bloat_bytes, sum(t.heap_bytes) FILTER (WHERE b.bytes IS NOT NULL) AS judged_bytes,
+         sum(t.bloat) AS table_bloat_bytes, sum(t.heap_bytes) FILTER (WHERE t.bloat IS NOT NULL) AS judged_bytes,
          sum(i.bloat) AS index_bloat_bytes, sum(i.judged_bytes) AS judged_index_bytes, max(i.worst) AS worst,
          max(t.xid_age) AS xid_age, max(t.xid_age / nullif(t.freeze_limit, 0)) AS xid_age_share,
          max(t.multixact_age) AS multixact_age,
-         max(extract(epoch FROM now() - t.vacuumed)) AS unvacuumed,
-         max(extract(epoch FROM now() - t.analyzed)) AS unanalyzed,
+         extract(epoch FROM now() - min(t.vacuumed))::float8 AS unvacuumed,
+         extract(epoch FROM now() - min(t.analyzed))::float8 AS unanalyzed,
          max(t.dead / nullif(t.vacuum_threshold + t.vacuum_factor * t.tuples, 0)) AS autovacuum_debt,
          max(t.changed / nullif(t.analyze_threshold + t.analyze_factor * t.tuples, 0)) AS analyze_debt,
-         sum(t.changed) AS changed, sum(i.invalid) AS invalid, sum(i.unused) AS unused,
-         sum(t.written)::text || '.' || sum(t.kept_up)::text || '.' || sum(t.relfilenode::bigint)::text
-           || '.' || coalesce(max(t.xid_age) / 10000000, 0)::text || '.' || coalesce(sum(i.indexes), 0)::text AS token
+         sum(t.changed::float8) AS changed, sum(i.invalid) AS invalid, sum(i.unused) AS unused,
+         sum(t.written) AS written, max(t.vacuumed) AS vacuumed, max(t.analyzed) AS analyzed,
+         sum(t.relfilenode::bigint) AS files
     FROM part p
     JOIN tab t USING (oid)
-    LEFT JOIN bloat b USING (oid)
     LEFT JOIN indexes i USING (oid)
    GROUP BY p.ordinal
 )
-SELECT ordinal::int, token, has_parts,
-       rows::float8, dead_tuples::float8, round((dead_tuples / nullif(rows + dead_tuples, 0))::numeric, 4)::float8,
-       table_bytes::float8, coalesce(index_bytes, 0)::float8, coalesce(indexes, 0)::float8,
-       table_bloat_bytes::float8, round((table_bloat_bytes / nullif(judged_bytes, 0))::numeric, 4)::float8,
-       index_bloat_bytes::float8, round((index_bloat_bytes / nullif(judged_index_bytes, 0))::numeric, 4)::float8,
-       worst[1]::float8, round(worst[2]::numeric, 4)::float8,
-       xid_age::float8, round(xid_age_share::numeric, 4)::float8, multixact_age::float8,
-       round(unvacuumed)::float8, round(unanalyzed)::float8,
-       round(autovacuum_debt::numeric, 3)::float8, changed::float8, round(analyze_debt::numeric, 3)::float8,
-       coalesce(invalid, 0)::float8, coalesce(unused, 0)::float8,
-       CASE WHEN has_parts OR parts > 0 THEN parts + CASE WHEN has_parts THEN 1 ELSE 0 END END::float8
+SELECT ordinal::int,
+       concat_ws('.', written, extract(epoch FROM vacuumed), extract(epoch FROM analyzed), files, xid_age / 10000000,
+                 coalesce(indexes, 0)),
+       has_parts,
+       rows, dead_tuples, round(dead_tuples / nullif(rows + dead_tuples, 0) * 1e4) / 1e4,
+       table_bytes, coalesce(index_bytes, 0), coalesce(indexes, 0),
+       table_bloat_bytes, round(table_bloat_bytes / nullif(judged_bytes, 0) * 1e4) / 1e4,
+       index_bloat_bytes, round(index_bloat_bytes / nullif(judged_index_bytes, 0) * 1e4) / 1e4,
+       worst[1], round(worst[2] * 1e4) / 1e4,
+       xid_age::float8, round(xid_age_share * 1e4) / 1e4, multixact_age::float8,
+       round(unvacuumed), round(unanalyzed),
+       round(autovacuum_debt * 1e3) / 1e3, changed, round(analyze_debt * 1e3) / 1e3,
+       coalesce(invalid, 0), coalesce(unused, 0),
+       CASE WHEN has_parts OR parts > 0 THEN parts + CASE WHEN has_parts THEN 1 ELSE 0 END END,
+       CASE WHEN is_view THEN 1 END::float8
   FROM added
 """
 
 _INDEXES = """
 SELECT p.ordinal::int AS ordinal, z.indexrelid::bigint AS oid, n.nspname::text AS schema, z.name::text AS name,
-       z.bytes::float8 AS bytes, z.bloat::float8 AS bloat_bytes, z.scans, z.valid, z.is_unique, z.needed
+       z.bytes::float8 AS bytes, z.bloat::float8 AS bloat_bytes,
+       pg_stat_get_numscans(z.indexrelid) AS scans, z.valid, z.is_unique, z.needed
   FROM sized z
   JOIN part p ON p.oid = z.indrelid
   JOIN pg_class c ON c.oid = z.indexrelid
@@ -271,6 +299,7 @@ TABLE_METRICS = (
     "invalid_indexes",
     "unused_index_bytes",
     "partitions",
+    "is_materialized_view",
 )
 """What :func:`tables_query` gives after place in the question, state token and whether it is partitioned."""
 
@@ -314,7 +343,7 @@ def tables_query(*, statistic: bool, few: bool = False) -> sql.Composed:
 
     ``statistic``: pg_statistic may be read; ``few``: at most :data:`FEW` tables are asked for.
     """
-    return sql.SQL(_SIZED + _TABLES).format(statistic=_statistics(statistic=statistic, few=few))
+    return _composed(_SIZED + _TABLES, statistic=statistic, few=few)
 
 
 def indexes_query(*, statistic: bool, few: bool = False) -> sql.Composed:
@@ -324,10 +353,9 @@ def indexes_query(*, statistic: bool, few: bool = False) -> sql.Composed:
     (None where it is not estimated), ``scans``, ``valid``, ``is_unique`` and ``needed`` (by a constraint or the
     like), the most bloated first.
     """
-    return sql.SQL(_SIZED + _INDEXES).format(statistic=_statistics(statistic=statistic, few=few))
+    return _composed(_SIZED + _INDEXES, statistic=statistic, few=few)
 
 
-def _statistics(*, statistic: bool, few: bool) -> sql.Composable:
-    if not statistic:
-        return sql.SQL(_STATS)
-    return sql.SQL(_STATISTIC).format(only=sql.SQL(_ONLY if few else ""))
+def _composed(query: LiteralString, *, statistic: bool, few: bool) -> sql.Composed:
+    own = sql.SQL(_STATISTIC).format(only=sql.SQL(_ONLY if few else "")) if statistic else sql.SQL(_STATS)
+    return sql.SQL(query).format(statistic=own, steady=sql.Literal(STEADY))
