@@ -167,14 +167,39 @@ def evaluations(
     for verdict in verdicts:
         key = _key(fleet, verdict)
         if every or verdict.table in news or told_before.get(key) != (verdict.passed, _severity(verdict)):
-            yield dg.AssetCheckEvaluation(
-                asset_key=key.asset_key,
-                check_name=key.name,
-                passed=verdict.passed,
-                severity=_SEVERITY[verdict.error],
-                description=verdict.text,
-                metadata=numbers(verdict.numbers),
-            )
+            yield _evaluation(key, verdict)
+
+
+def recovered(
+    service: MaintenanceService, instance: dg.DagsterInstance, examined: Sequence[Examined]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The checks that did not pass when they were told last and do now, after maintenance of their tables.
+
+    Without it the catalogue would show a table as failed until somebody measures it. Others are left to the
+    job ``health``: what maintenance tells of a table stays one event, unless there was something to take back.
+    """
+    fleet = service.fleet
+    count = len(fleet.tables())
+    wanted = {health.table: defined(fleet, health.table, count) for health, _, _ in examined}
+    keys = {dg.AssetCheckKey(asset_key(fleet, table), name) for table, names in wanted.items() for name in names}
+    failed = {key for key, (passed, _) in _outcomes(instance, sorted(keys)).items() if not passed}
+    if not failed:
+        return
+    for verdict in run_sync(service.check(examined, wanted)):
+        key = _key(fleet, verdict)
+        if verdict.passed and key in failed:
+            yield _evaluation(key, verdict)
+
+
+def _evaluation(key: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=verdict.passed,
+        severity=_SEVERITY[verdict.error],
+        description=verdict.text,
+        metadata=numbers(verdict.numbers),
+    )
 
 
 def _key(fleet: Fleet, verdict: Verdict) -> dg.AssetCheckKey:

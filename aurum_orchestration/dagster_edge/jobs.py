@@ -12,7 +12,7 @@ from functools import partial
 
 import dagster as dg
 
-from aurum_orchestration.dagster_edge.checks import evaluations
+from aurum_orchestration.dagster_edge.checks import evaluations, recovered
 from aurum_orchestration.dagster_edge.config import HealthConfig, PurgeConfig, operation_config, round_config
 from aurum_orchestration.dagster_edge.naming import MAINTENANCE, OPERATION_TAG, definition_name
 from aurum_orchestration.dagster_edge.observe import observation
@@ -22,12 +22,14 @@ from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.streaming import stream
 from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, OperationRequest, maintain, measure
 from aurum_orchestration.errors import AurumError
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
 from aurum_orchestration.maintenance.planner.rank import Budget
 from aurum_orchestration.maintenance.rounds import Respect
 from aurum_orchestration.maintenance.service import MaintenanceService
+from aurum_orchestration.maintenance.survey import Examined
 
 HEALTH = "health"
 
@@ -123,6 +125,7 @@ def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Eve
     service = _service(context)
     results: list[MaintenanceResult] = []
     notes: list[str] = []
+    now: dict[TableId, Examined] = {}
     request = replace(request, origin=f"Dagster run {context.run_id} of the job {context.job_name}")
     for item in _told(stream(partial(maintain, service, request))):
         if isinstance(item, Note):
@@ -133,7 +136,9 @@ def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Eve
                 context.log.error(failure_text([item.result]))
             if item.now is not None:
                 health, debt, decisions = item.now
+                now[health.table] = item.now
                 yield observation(service.fleet, health, debt, decisions, item.result)
+    yield from recovered(service, context.instance, list(now.values()))
     context.log.info(operations_log(results))
     metadata = run_metadata(results, notes)
     if any(result.status in BAD for result in results):
