@@ -42,7 +42,8 @@ class RetentionParameters(FlooredParameters, OperationParameters):
     rewrite_files: bool = Field(
         default=False,
         description="True: files that hold both old and younger rows are rewritten without the old ones. "
-        "False: only files that are old as a whole leave the table; no data is written.",
+        "False: only files that are old as a whole leave the table; no data is written. PostgreSQL: the same for "
+        "partitions by time; in other tables every old row goes.",
     )
     time_zone: str = Field(
         default="UTC", description="IANA zone in which a time_column without zone was written, e.g. Europe/Berlin."
@@ -50,6 +51,27 @@ class RetentionParameters(FlooredParameters, OperationParameters):
     verify: bool = Field(
         default=True,
         description="Read the time column of every file that leaves, and read rewritten files back, before the commit.",
+    )
+
+    batch_size: int = Field(default=10_000, ge=1, le=1_000_000, description="PostgreSQL: rows deleted per transaction.")
+    pause_ms: float = Field(
+        default=50,
+        ge=0,
+        le=60_000,
+        description="PostgreSQL: pause between two batches at least; it grows with their latency.",
+    )
+    max_rows: int | None = Field(
+        default=None, ge=1, description="PostgreSQL: stop after so many rows; the next run carries on. None: all."
+    )
+    cascade: bool = Field(
+        default=False,
+        description="PostgreSQL: rows of other tables may go or change along, by ON DELETE CASCADE or SET NULL.",
+    )
+    drop_after_hours: float = Field(
+        default=24,
+        ge=0,
+        le=87_600,
+        description="PostgreSQL: a partition that is old as a whole is detached, and dropped so many hours later.",
     )
 
     @field_validator("time_zone")

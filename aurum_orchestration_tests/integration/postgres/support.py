@@ -14,7 +14,13 @@ import psycopg
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
-from aurum_orchestration.maintenance.interfaces import MaintenanceResult, PlanExecution, RunContext, TableHealth
+from aurum_orchestration.maintenance.interfaces import (
+    MaintenanceConfig,
+    MaintenanceResult,
+    PlanExecution,
+    RunContext,
+    TableHealth,
+)
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 
@@ -107,6 +113,15 @@ class Pg:
         """The result of an operation on one table."""
         (result,) = self.maintain(operation, [table], **options)
         return result
+
+    def on_table(self, operation: str, table: str, *, extra: str = "", **given: Any) -> MaintenanceResult:
+        """One request, past the planner: for operations that are due on the database and possible on a table."""
+
+        async def go() -> MaintenanceResult:
+            async with MaintenanceService(self.settings(extra)) as service:
+                return await service.execute_maintenance(operation, table, parameters=given)
+
+        return asyncio.run(go())
 
 
 @contextmanager

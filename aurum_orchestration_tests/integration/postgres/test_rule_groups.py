@@ -32,6 +32,8 @@ INSERT INTO audit_log VALUES (-100, '-infinity', 'for ever'), (-101, 'infinity',
 INSERT INTO task_log
 SELECT g, (now() AT TIME ZONE 'Asia/Tokyo') - g * interval '1 hour', 'done' FROM generate_series(1, 2000) g;
 """
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 GROUPS = """
     logs:
       - {title: Audit Logs, table: public.audit_log, time_column: created_at, batch_size: 500}
@@ -88,10 +90,10 @@ def test_a_dry_run_counts_and_changes_nothing(logs: Pg) -> None:
 
 
 def test_on_a_table_only_its_groups_run(logs: Pg) -> None:
-    done(logs.run("logs", "pg.public.task_log", extra=GROUPS))
+    done(logs.on_table("logs", "pg.public.task_log", extra=GROUPS))
     assert logs.sql("SELECT count(*) FROM audit_log") == [(4012,)]
     assert logs.sql("SELECT count(*) FROM task_log") == [(719,)]
-    other = logs.run("sessions", "pg.public.task_log", extra=GROUPS)
+    other = logs.on_table("sessions", "pg.public.task_log", extra=GROUPS)
     assert str(other.status) == "skipped"
     assert "no rule group of sessions" in other.reason
 
@@ -110,7 +112,7 @@ def test_the_hour_that_is_there_twice_and_dates(empty: Pg) -> None:
         "CREATE TABLE s (id int, expires date); INSERT INTO s SELECT g, current_date - g FROM generate_series(-3, 3) g"
     )
     extra = "    sessions:\n      - {title: S, table: s, expiry_column: expires}\n"
-    result = done(empty.run("sessions", "pg.public.s", extra=extra.replace("table: s", "table: public.s")))
+    result = done(empty.on_table("sessions", "pg.public.s", extra=extra.replace("table: s", "table: public.s")))
     today = datetime.now(UTC).date()
     kept = empty.sql("SELECT min(expires) FROM s")[0][0]
     assert kept >= today
@@ -203,7 +205,7 @@ def _victim(pg: Pg, extra: str, at: str) -> None:
         return result
 
     setattr(ParquetArchive, at.split("-", maxsplit=1)[0], deadly)
-    pg.run("logs", "pg.public.audit_log", extra=extra)
+    pg.on_table("logs", "pg.public.audit_log", extra=extra)
 
 
 @pytest.mark.parametrize("at", ["write-before", "write-after", "confirm-before", "confirm-after"])
@@ -211,9 +213,9 @@ def test_kill_9_between_archive_and_deletion(logs: Pg, tmp_path: Path, at: str) 
     folder = tmp_path / "archive"
     extra = PARQUET.format(folder)
     expected = [row[0] for row in logs.sql("SELECT id FROM audit_log WHERE id >= 2160 ORDER BY id")]
-    process = multiprocessing.get_context("spawn").Process(target=_victim, args=(logs, extra, at))
+    process = SERVER.Process(target=_victim, args=(logs, extra, at))
     process.start()
-    process.join(100)
+    process.join(240)
     assert process.exitcode == -signal.SIGKILL
     _until(lambda: not logs.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'aurum:logs%'"))
 
@@ -224,7 +226,7 @@ def test_kill_9_between_archive_and_deletion(logs: Pg, tmp_path: Path, at: str) 
     assert set(archived(folder)) | set(pending) | set(left) == set(expected)
 
     _expire_leases(logs)
-    done(logs.run("logs", "pg.public.audit_log", extra=extra))
+    done(logs.on_table("logs", "pg.public.audit_log", extra=extra))
     assert archived(folder) == expected
     assert not list((folder / "public.audit_log" / PENDING).iterdir())
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
@@ -249,13 +251,13 @@ def test_a_session_ended_by_an_administrator_keeps_what_is_committed(logs: Pg) -
     logs.sql("CREATE TRIGGER slow BEFORE DELETE ON audit_log FOR EACH ROW EXECUTE FUNCTION slow()")
     ended = threading.Thread(target=_end_once_some_are_gone, args=(logs,))
     ended.start()
-    result = logs.run("logs", "pg.public.audit_log", extra=GROUPS)
+    result = logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)
     ended.join()
     gone = 1841 - logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160")[0][0]
     assert result.metrics["rows_deleted"] == gone > 0
     assert any("trigger slow fires" in text for text in result.warnings)
     if str(result.status) != "completed":
-        done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
+        done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
     assert logs.sql("SELECT count(*) FROM audit_log") == [(2159 + 12,)]
 
@@ -267,17 +269,17 @@ def _end_once_some_are_gone(pg: Pg) -> None:
 
 def test_rows_that_others_have_locked_are_left_for_the_next_run(logs: Pg) -> None:
     with logs.transaction("SELECT 1 FROM audit_log WHERE id IN (3000, 3001, 4000) FOR UPDATE"):
-        result = done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
+        result = done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
         assert result.metrics["rows_deleted"] == 1838
         assert result.metrics["rows_left"] == 3
         assert any("3 old rows are left" in text for text in result.warnings)
-    assert done(logs.run("logs", "pg.public.audit_log", extra=GROUPS)).metrics["rows_deleted"] == 3
+    assert done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)).metrics["rows_deleted"] == 3
 
 
 def test_a_row_that_gets_younger_meanwhile_stays(logs: Pg) -> None:
     """Somebody moves a row's time while our batch is at it: the condition is looked at again."""
     logs.sql("UPDATE audit_log SET created_at = now() WHERE id = 4000")
-    done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
+    done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id = 4000") == [(1,)]
 
 
@@ -375,12 +377,12 @@ def test_a_role_without_rights_is_told_the_grant(logs: Pg) -> None:
     logs.script(f"CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON audit_log TO {role}")
     reader = Pg(psycopg.conninfo.make_conninfo(logs.dsn, user=role), logs.name, logs.home)
     try:
-        refused = reader.run("logs", "pg.public.audit_log", extra=GROUPS)
+        refused = reader.on_table("logs", "pg.public.audit_log", extra=GROUPS)
         assert str(refused.status) == "failed"
         assert refused.problem is not None
         assert "GRANT SELECT, UPDATE, DELETE" in (refused.problem.hint or "")
         logs.sql(f"GRANT UPDATE (id) ON audit_log TO {role}")
-        done(reader.run("logs", "pg.public.audit_log", extra=GROUPS))
+        done(reader.on_table("logs", "pg.public.audit_log", extra=GROUPS))
         assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
     finally:
         logs.script(f"DROP OWNED BY {role}; DROP ROLE {role}")
@@ -397,7 +399,7 @@ def test_a_trigger_that_keeps_rows_ends_the_work(logs: Pg) -> None:
     logs.sql("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     logs.sql("CREATE TRIGGER keep BEFORE DELETE ON audit_log FOR EACH ROW EXECUTE FUNCTION keep()")
     before = logs.checksum("audit_log")
-    result = logs.run("logs", "pg.public.audit_log", extra=GROUPS)
+    result = logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)
     assert str(result.status) == "failed"
     assert "deleting them deletes none" in result.reason
     assert logs.checksum("audit_log") == before
@@ -415,7 +417,8 @@ def test_the_history_store_is_a_rule_group_like_any_other(empty: Pg) -> None:
     from aurum_orchestration.history import History
 
     with History(empty.dsn_url) as history:
-        history.holder(TableId.parse("pg.public.t"))
+        lease = history.acquire(TableId.parse("pg.public.t"), holder="me", operation_id="o", ttl=timedelta(seconds=9))
+        history.release(lease)
     empty.script(
         """
         INSERT INTO aurum_operations (operation_id, table_id, backend, operation, status, reason, who, dry_run,

@@ -1,0 +1,1 @@
+"""Retention of PostgreSQL tables by a time column."""
