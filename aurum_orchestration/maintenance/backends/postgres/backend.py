@@ -43,6 +43,7 @@ HANDLERS = {
     "cleanup": f"{_HERE}.rules.handler",
     "logs": f"{_HERE}.rules.handler",
     "sessions": f"{_HERE}.rules.handler",
+    "retention": f"{_HERE}.retention.handler",
 }
 """The module that plans and executes each operation: ``plan(target, id, parameters)``, ``execution(plan, target)``.
 
