@@ -57,6 +57,17 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "metadata_bytes": Metric("bytes", "Size of the current table metadata file, which every commit writes anew."),
     "format_version": Metric("version", "Version of the Iceberg format that the table has."),
     "seconds_since_commit": Metric("seconds", "Age of the current snapshot when it was measured."),
+    "chunks": Metric("chunks", "Chunks of a TimescaleDB hypertable."),
+    "compressed_chunks": Metric("chunks", "Chunks of a hypertable that are in the columnstore."),
+    "chunk_interval_seconds": Metric(
+        "seconds", "How much time a new chunk of a hypertable holds. Not with an integer column."
+    ),
+    "native_jobs": Metric("jobs", "Jobs of TimescaleDB's own on a hypertable."),
+    "native_job_failures": Metric("jobs", "Those of `native_jobs` whose last run failed."),
+    "pages": Metric("pages", "SQLite: pages of the database."),
+    "free_pages": Metric("pages", "SQLite: pages that hold nothing and that a vacuum gives back."),
+    "free_bytes": Metric("bytes", "SQLite: size of `free_pages`."),
+    "wal_bytes_kept": Metric("bytes", "SQLite: size of the write-ahead log beside the database."),
     "dead_tuples": Metric("rows", "Dead rows that are still stored, as the server counts them."),
     "dead_tuple_ratio": Metric("share", "`dead_tuples` over dead and live rows."),
     "table_bytes": Metric("bytes", "Size of the table with its TOAST, without indexes; of all partitions or chunks."),
@@ -92,6 +103,7 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "unused_index_bytes": Metric(
         "bytes", "Size of indexes that no query used since statistics began, constraints' apart."
     ),
+    "is_materialized_view": Metric("0 or 1", "1 for a materialized view; absent for everything else."),
     "database_bytes": Metric("bytes", "Size of the database."),
     "connections": Metric("connections", "Clients connected to the database, us included."),
     "connections_share": Metric("share", "Clients of the whole server over max_connections."),
@@ -165,6 +177,11 @@ OPERATION_METRICS: Mapping[str, Metric] = {
     "views_refreshed": Metric("views", "Materialized views refreshed."),
     "tables_rewritten": Metric("tables", "Tables written anew, by pg_repack or VACUUM FULL."),
     "duplicate_index_bytes": Metric("bytes", "Size of indexes that another of the same definition makes needless."),
+    "integrity_errors": Metric("errors", "SQLite: what its integrity check finds wrong."),
+    "chunks_dropped": Metric("chunks", "Chunks of a hypertable dropped because all their rows were too old."),
+    "chunks_analyzed": Metric("chunks", "Chunks of a hypertable whose statistics were collected anew."),
+    "chunks_rewritten": Metric("chunks", "Chunks, or pairs, moved to the columnstore, merged or reordered."),
+    "chunk_intervals_set": Metric("hypertables", "1 when the interval of new chunks was changed."),
     "tables_analyzed": Metric("tables", "Tables whose statistics were collected anew."),
     "bloat_bytes": Metric(
         "bytes", "Space in the table and its b-tree indexes that nothing uses: estimated, or `exact`ly."

@@ -7,6 +7,7 @@ REINDEX from 30 % and 100 MB of unused space on; a rewrite, where somebody allow
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from pydantic import BaseModel
@@ -79,7 +80,8 @@ def vacuum(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> 
     if owed >= rules.trigger_autovacuum_debt:
         return Assessment(True, told, gain, cost)
     waits = f"{told}; acts at {rules.trigger_autovacuum_debt:g} times"
-    return Assessment(False, waits, gain, cost, possible=dead > 0 or _never(metrics))
+    forced = rules.freeze == "always" and rows > 0
+    return Assessment(False, waits, gain, cost, possible=dead > 0 or forced or _never(metrics))
 
 
 def _never(metrics: Mapping[str, float]) -> bool:
@@ -126,7 +128,8 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
             False, f"{told}; a rewrite needs online_rewrite: true in its policy", gain, cost, possible=True
         )
     waits = f"{told}; a rewrite is worth it at {size(rules.min_bloat_mb * MIB)} and {rules.min_bloat_ratio:.0%}"
-    return Assessment(False, waits, gain, cost)
+    # a killed rewrite leaves things that only a run can see
+    return Assessment(False, waits, gain, cost, possible=rules.online_rewrite or rules.vacuum_full)
 
 
 def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
@@ -173,7 +176,8 @@ def groups_of(operation: str) -> Trigger:
 def views(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
     """Acts once per cooldown on a database with materialized views."""
     if DATABASE not in metrics:
-        return _by_database(metrics)
+        whole = _by_database(metrics)
+        return replace(whole, possible="is_materialized_view" in metrics) if whole else None
     there = number(metrics, "materialized_views")
     told = f"{count(there, 'materialized view')}"
     return Assessment(there > 0, told, routine=True)

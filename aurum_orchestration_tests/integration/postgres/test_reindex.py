@@ -165,9 +165,10 @@ def test_a_lock_of_another_session_is_named_and_nothing_is_begun(pg: Pg, monkeyp
 
 def test_without_room_or_knowledge_of_it_an_index_is_left_alone(pg: Pg, monkeypatch: pytest.MonkeyPatch) -> None:
     churn(pg)
-    known = pg.run("reindex", dry_run=True, free_space_factor=1e12, **LITTLE)
-    assert known.status == "skipped"
-    assert "are free in /" in known.reason
+    if Path(pg.sql("SHOW data_directory")[0][0]).exists():  # not where AURUM_TEST_POSTGRES_DSN is another machine's
+        known = pg.run("reindex", dry_run=True, free_space_factor=1e12, **LITTLE)
+        assert known.status == "skipped"
+        assert "are free in /" in known.reason
     monkeypatch.setattr(space, "_server_is_here", lambda _session: False)
     assert pg.run("reindex", dry_run=True, free_space_factor=1e12, **LITTLE).status == "planned"
     unknown = pg.run("reindex", dry_run=True, unknown_space_limit_mb=0.1, **LITTLE)

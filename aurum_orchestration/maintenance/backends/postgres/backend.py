@@ -44,6 +44,7 @@ HANDLERS = {
     "logs": f"{_HERE}.rules.handler",
     "sessions": f"{_HERE}.rules.handler",
     "retention": f"{_HERE}.retention.handler",
+    "views": f"{_HERE}.views.handler",
 }
 """The module that plans and executes each operation: ``plan(target, id, parameters)``, ``execution(plan, target)``.
 

@@ -1,0 +1,1 @@
+"""Materialized views, refreshed in the order of their dependencies."""
