@@ -56,8 +56,20 @@ def _click(button: str, heading: str) -> str:
       const named = (text) =>
         [...document.querySelectorAll("button, label, span, div")].filter((one) => one.innerText === text).pop();
       named({json.dumps(button)}).click();
-      setTimeout(() => named({json.dumps(heading)}).scrollIntoView({{block: "center"}}), 1000);
+      setTimeout(() => {{
+        const there = named({json.dumps(heading)});
+        there.style.scrollMarginTop = "24px";
+        there.scrollIntoView({{block: "start"}});
+      }}, 1000);
     }})()"""
+
+
+_IN_THE_CONFIG = """(() => {
+  const editor = document.querySelector(".CodeMirror").CodeMirror;
+  editor.focus();
+  editor.setCursor(4, 6);
+})()"""
+"""Puts the cursor into the job's config: the pane beside the editor then explains the fields that go there."""
 
 
 def pictures(run_id: str) -> list[Picture]:
@@ -72,7 +84,16 @@ def pictures(run_id: str) -> list[Picture]:
             left=240,
             width=728,
         ),
-        Picture("launchpad", f"{LOCATION}/jobs/compaction/playground", ("Launch Run", "dry_run")),
+        Picture(
+            "checks", "/assets/lake/flights/flights?view=checks", ("maintenance_recency", "file_count"), height=620
+        ),
+        Picture(
+            "launchpad",
+            f"{LOCATION}/jobs/compaction/playground",
+            ("Launch Run", "dry_run"),
+            _IN_THE_CONFIG,
+            height=840,
+        ),
         Picture("run", f"/runs/{run_id}", ("RUN_SUCCESS",)),
         Picture("automation", "/automation", ("compaction_lake", "weekly_full", "03:00"), height=720),
     ]
