@@ -20,6 +20,11 @@ def report_step(reason: str, detail: dict[str, Any]) -> PlanStep:
     return PlanStep(number=1, action="report", summary=f"{reason}.", risk="None: nothing is written.", detail=detail)
 
 
+def handed_over(step: PlanStep) -> Unit:
+    """The unit of a step of :func:`report_step`: hands over what the step holds."""
+    return _HandedOver(step)
+
+
 class PlannedReport:
     """Hands over the report that a plan holds."""
 

@@ -101,6 +101,31 @@ class CompactionParameters(OperationParameters):
         le=86_400,
         description="PostgreSQL: how long pg_repack waits for its locks before it gives up.",
     )
+    free_space_factor: float = Field(
+        default=1.5,
+        ge=1,
+        allow_inf_nan=False,
+        description="PostgreSQL: refuse a rewrite unless so many times the size of table and indexes are free, where "
+        "that can be known.",
+    )
+    unknown_space_limit_mb: float | None = Field(
+        default=10 * 1024,
+        ge=0,
+        allow_inf_nan=False,
+        description="PostgreSQL: where the free space cannot be known (the server runs elsewhere), a larger table is "
+        "left alone; in MiB. None: no limit.",
+    )
+    chunks: Literal["columnstore", "merge", "reorder"] = Field(
+        default="columnstore",
+        description="TimescaleDB: what is done to old chunks of a hypertable, on the TSL edition. merge: neighbours "
+        "that are together no larger than target_file_size_mb.",
+    )
+    chunks_older_than_days: float = Field(
+        default=7, ge=0, le=365_000, description="TimescaleDB: only chunks that ended so many days ago."
+    )
+    reorder_index: str | None = Field(
+        default=None, description="TimescaleDB: index of the hypertable by which `chunks: reorder` orders rows."
+    )
 
 
 class CompactionPolicy(TriggerPolicy, CompactionParameters):

@@ -45,6 +45,8 @@ HANDLERS = {
     "sessions": f"{_HERE}.rules.handler",
     "retention": f"{_HERE}.retention.handler",
     "views": f"{_HERE}.views.handler",
+    "stats": f"{_HERE}.stats.handler",
+    "compaction": f"{_HERE}.compaction.handler",
 }
 """The module that plans and executes each operation: ``plan(target, id, parameters)``, ``execution(plan, target)``.
 
