@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from aurum_orchestration.errors import AurumError, CommitStateUnknownError, VerificationError
+from aurum_orchestration.errors import AurumError, CommitStateUnknownError, TransientError, VerificationError
 from aurum_orchestration.maintenance.interfaces import (
     PlanExecution,
     PlanStep,
@@ -154,6 +154,11 @@ class _Flow:
                 unit.take_back(self._run)
             except Exception as second:
                 _log.exception("step %s could not be taken back", unit.step.number)
+                if isinstance(error, TransientError):  # nobody has seen a wrong row
+                    raise CommitStateUnknownError(
+                        f"step {unit.step.number} was committed, and then neither checked nor taken back: {error}",
+                        hint="Once the backend answers, compare the table's newest snapshot with the one before.",
+                    ) from error
                 raise VerificationError(
                     f"step {unit.step.number} was committed, failed its check ({error}) and could not be taken back: "
                     f"{second}",

@@ -498,6 +498,26 @@ async def test_where_the_check_comes_after_the_commit_a_failed_one_is_taken_back
         assert "restore" in (result.problem.hint or "")
 
 
+async def test_a_backend_that_goes_between_the_commit_and_its_check(
+    executor: MaintenanceExecutor, backend: FilesBackend, make_table: MakeTable
+) -> None:
+    """No row was seen to be wrong: that is not said, and not tried again."""
+    table = make_table(8)
+    rows = table.rows()
+    backend.verify_first = False
+
+    def gone(_: int, __: RunContext) -> None:
+        raise BackendUnavailableError("gone")
+
+    backend.hooks["verify"] = backend.hooks["take_back"] = gone
+    result = await run(executor, backend, compact(max_concurrent_groups=1))
+    assert result.problem is not None
+    assert (result.status, result.problem.type) == (MaintenanceStatus.FAILED, "commit-state-unknown")
+    assert "neither checked nor taken back: gone" in (result.problem.detail or "")
+    assert len(backend.commits) == 1
+    assert table.rows() == rows
+
+
 @pytest.mark.parametrize(
     "error", [CommitStateUnknownError("the catalog hung up"), RuntimeError("what?")], ids=["unknown", "unforeseen"]
 )
