@@ -20,6 +20,7 @@ from aurum_orchestration.cli.output import (
     stderr_console,
     stdout_console,
 )
+from aurum_orchestration.cli.render.databases import render_databases
 from aurum_orchestration.cli.render.doctor import render_doctor
 from aurum_orchestration.cli.render.explain import render_explanation
 from aurum_orchestration.cli.render.reports import render_history, render_plans, render_run
@@ -82,6 +83,17 @@ def doctor(session: Session) -> None:
     else:
         print_text(stdout_console(), render_doctor(report))
     if not report.healthy:
+        raise typer.Exit(FAILED)
+
+
+def report(session: Session, backends: Sequence[str]) -> None:
+    """``aurum report``."""
+    found = session.call(lambda service: service.report(backends), Activity(stderr_console(), "Asking the databases"))
+    if session.json:
+        print_object(found)
+    else:
+        print_text(stdout_console(), render_databases(found))
+    if any(one.problem for one in found.databases):
         raise typer.Exit(FAILED)
 
 

@@ -163,6 +163,28 @@ def doctor(
     commands.doctor(_session(context, output, fleet, verbose))
 
 
+@app.command()
+def report(
+    context: typer.Context,
+    *,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this backend, by name or type. Repeat for several. Default: all."),
+    ] = None,
+    output: options.ObjectOutput = options.OutputFormat.TEXT,
+    fleet: options.FleetFile = None,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Show what is known of each database.
+
+    Sizes, unused and invalid indexes, long-running queries, locks with who holds them, and how long its
+    maintenance would take. Writes nothing.
+    """
+    from aurum_orchestration.cli import commands
+
+    commands.report(_session(context, output, fleet, verbose), backend or ())
+
+
 @app.command(cls=OperationsCommand)
 def plan(
     context: typer.Context,

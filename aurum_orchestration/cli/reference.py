@@ -19,6 +19,7 @@ from aurum_orchestration.cli.main import app
 from aurum_orchestration.cli.scheduling import SwitchedSchedule
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy
 from aurum_orchestration.maintenance.checks import CHECKS, ChecksPolicy
+from aurum_orchestration.maintenance.database_report import FleetReport
 from aurum_orchestration.maintenance.explanation import TableExplanation
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.health_checks import DoctorReport
@@ -35,12 +36,13 @@ SHAPES: dict[str, tuple[type[Shape], str]] = {
     "discover": (TableEntry, "aurum discover --output json"),
     "explain": (TableExplanation, "aurum explain --output json"),
     "doctor": (DoctorReport, "aurum doctor --output json"),
+    "report": (FleetReport, "aurum report --output json"),
     "maintenance": (MaintenanceSummary, "aurum maintenance --output json"),
     "schedule": (SwitchedSchedule, "aurum maintenance --schedule daily|weekly|monthly --output json"),
 }
 """File name -> the shape of the array's entries (of the one object: see OBJECTS), and the commands that print it."""
 
-OBJECTS = frozenset({"doctor", "explain", "maintenance"})
+OBJECTS = frozenset({"doctor", "explain", "maintenance", "report"})
 """What is printed as one object."""
 
 _MADE = "<!-- Made by `make docs` from aurum_orchestration/cli/reference.py. Change the code, not this page. -->"

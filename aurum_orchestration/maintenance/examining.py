@@ -22,7 +22,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import night_began
 from aurum_orchestration.maintenance.checks import CheckName, Verdict, all_verdicts, last_completed
 from aurum_orchestration.maintenance.connected import ConnectedService
-from aurum_orchestration.maintenance.database_report import DatabaseReport, FleetReport
+from aurum_orchestration.maintenance.database_report import DatabaseInspector, DatabaseReport, FleetReport
 from aurum_orchestration.maintenance.explanation import TableExplanation, explain
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.health_checks import (
@@ -48,7 +48,7 @@ from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 from aurum_orchestration.maintenance.shapes import TableStatus
 from aurum_orchestration.maintenance.sharing import Shared
 from aurum_orchestration.maintenance.survey import Examined, Listing, Surveyor
-from aurum_orchestration.maintenance.threads import in_thread
+from aurum_orchestration.maintenance.threads import in_thread, run_sync
 from aurum_orchestration.maintenance.utils import ALL, SQL, MaintenanceUtils
 
 _log = logging.getLogger(__name__)
@@ -169,10 +169,15 @@ class ExaminingService(ConnectedService):
         """
         found = self.backends.find(backend, "")
         operations = [name for name in ALL if name in map(str, found.supported_operations)]
-        return MaintenanceUtils(found.name, found.inspector, operations, lambda: self.history)
+
+        def connected() -> DatabaseInspector:
+            run_sync(found.connect())  # so that closing the service closes it
+            return found.inspector()
+
+        return MaintenanceUtils(found.name, connected, operations, lambda: self.history)
 
     async def report(self, backends: Sequence[str] = ()) -> FleetReport:
-        """What ``aurum report`` prints: each database of the fleet, or of these backends. One that fails has a problem."""
+        """What ``aurum report`` prints, of each database or of these backends. One that fails has a problem."""
         configs = self.fleet.backends
         names = [self.backends.find(name, "").name for name in backends] or [
             name for name in configs if configs[name].type in SQL

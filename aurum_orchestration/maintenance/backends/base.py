@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from aurum_orchestration.errors import AurumError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.database_report import DatabaseInspector
 from aurum_orchestration.maintenance.findings import Finding, ok
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
@@ -124,6 +125,10 @@ class BaseMaintenanceBackend(ABC):
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
         """What ``aurum doctor`` tells of the backend; ``tables`` are those that it listed just now. Writes nothing."""
         return [ok("reachable", f"it answers, with {len(tables):,} tables")]
+
+    def inspector(self) -> DatabaseInspector:
+        """What answers ``aurum report``. Raises UnsupportedError where the backend is no database."""
+        raise UnsupportedError(f"a {self.backend_type} backend is no database")
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         """Health of the tables, in the order given, in as few round trips as the engine allows.

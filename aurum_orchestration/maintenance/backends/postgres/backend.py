@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from aurum_orchestration.errors import ConfigurationError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
+from aurum_orchestration.maintenance.findings import Finding
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
@@ -30,6 +31,7 @@ from aurum_orchestration.maintenance.operations.undo import UNDO
 if TYPE_CHECKING:
     from aurum_orchestration.fleet.postgres import PostgresBackendConfig
     from aurum_orchestration.maintenance.backends.postgres.connection import Sessions
+    from aurum_orchestration.maintenance.backends.postgres.inspection import PostgresInspector
     from aurum_orchestration.maintenance.backends.postgres.server import ServerFacts
     from aurum_orchestration.maintenance.backends.postgres.table import Database
 
@@ -128,6 +130,18 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
         from aurum_orchestration.maintenance.backends.postgres.catalog import list_tables
 
         return list_tables(self.name, self.sessions, self.server(), patterns)
+
+    def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
+        """Version, rights, replica, who is in the way, wraparound, invalid indexes, autovacuum, connections, clock."""
+        from aurum_orchestration.maintenance.backends.postgres.checkup import checkup
+
+        return checkup(self.sessions, self.server(), tables)
+
+    def inspector(self) -> PostgresInspector:
+        """What answers ``aurum report``."""
+        from aurum_orchestration.maintenance.backends.postgres.inspection import PostgresInspector
+
+        return PostgresInspector(self.sessions, self.server())
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:  # noqa: ARG002 - the base's
         """Health of the tables in one statement, of the database in another."""
