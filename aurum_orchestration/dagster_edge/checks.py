@@ -20,7 +20,7 @@ from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, measure
 from aurum_orchestration.errors import AurumError
 from aurum_orchestration.fleet import Fleet
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.checks import CHECKS, CheckName, Verdict, names_of
+from aurum_orchestration.maintenance.checks import CHECKS, CheckName, Verdict, family_of, names_of
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 from aurum_orchestration.maintenance.threads import run_sync
@@ -32,6 +32,12 @@ DESCRIPTIONS: Mapping[CheckName, str] = {
     "file_count": "How many files a compaction would save.",
     "delete_files": "How many delete files weigh on reads.",
     "snapshots": "How many snapshots the table's metadata lists.",
+    "bloat": "How much of the table and its indexes nothing uses.",
+    "xid_age": "How old its oldest transaction id is.",
+    "autovacuum_debt": "How many times the dead rows at which autovacuum comes.",
+    "invalid_indexes": "Indexes that are written to and never read.",
+    "unused_indexes": "How large the indexes are that no query has used.",
+    "long_transactions": "How long the oldest transaction has been open.",
     "maintenance_recency": "Whether a table in need had completed maintenance lately.",
     "debt": "The debt score: 0 (nothing to win) to 100.",
 }
@@ -77,7 +83,8 @@ def table_checks(fleet: Fleet) -> list[dg.AssetChecksDefinition]:
 
 def defined(fleet: Fleet, table: TableId, tables: int) -> tuple[CheckName, ...]:
     """Names of the checks that a table has in a fleet of so many tables."""
-    return names_of(fleet.policy(table, CHECKS), tables)
+    backend = fleet.backends.get(table.backend)
+    return names_of(fleet.policy(table, CHECKS), tables, family_of(backend.type if backend else "", table))
 
 
 def asset_key(fleet: Fleet, table: TableId) -> dg.AssetKey:

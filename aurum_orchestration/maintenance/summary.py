@@ -95,11 +95,12 @@ class MaintenanceSummary(Shape):
 
 
 def _details(results: Sequence[MaintenanceResult]) -> dict[str, TableSummary]:
-    """By rule group where a result has them, else by table."""
+    """By rule group where a result has them; tables beside it, which are not what groups are for, only if they failed."""
     found: dict[str, TableSummary] = {}
+    by_group = any("group" in step.detail for result in results for step in result.steps or ())
     for result in results:
         groups = [step for step in result.steps or () if "group" in step.detail]
-        if not groups:
+        if not groups and (not by_group or result.problem is not None):
             found[result.config.target_table] = _table(result)
         for step in groups:
             # a group has two steps when it has an archive of its own: its days are those after which rows are deleted
