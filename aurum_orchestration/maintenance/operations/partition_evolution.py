@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
@@ -53,6 +54,35 @@ class PartitionEvolutionParameters(OperationParameters):
         description="Trino: how deep `verify` looks after each statement. checksum reads every rewritten row twice; count "
         "counts them.",
     )
+    chunk_interval: str | None = Field(
+        default=None,
+        description="TimescaleDB: how wide new chunks of a hypertable are, e.g. '1 day'; a number where it is split by "
+        "an integer column. None: as they are.",
+    )
+
+    premake: int = Field(
+        default=4, ge=0, le=1000, description="PostgreSQL: so many range partitions stand ready after the present one."
+    )
+    time_zone: str = Field(
+        default="UTC", description="PostgreSQL: IANA zone at whose midnights or firsts of a month partitions begin."
+    )
+    max_move_rows: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="PostgreSQL: rows of the default partition that one step may move; writers of that partition wait.",
+    )
+    propose_from_gb: float = Field(
+        default=50, ge=0, description="PostgreSQL: tables of this size and more get a proposal to be partitioned."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+            raise ValueError(f"no time zone {name!r}: write a name like Europe/Berlin") from error
+        return name
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:

@@ -40,12 +40,13 @@ _HERE = "aurum_orchestration.maintenance.backends.postgres"
 HANDLERS = {
     "vacuum": f"{_HERE}.vacuum.handler",
     "bloat": f"{_HERE}.bloat.handler",
-    "backup": f"{_HERE}.backup.handler",
-    "reindex": f"{_HERE}.reindex.handler",
     "cleanup": f"{_HERE}.rules.handler",
     "logs": f"{_HERE}.rules.handler",
     "sessions": f"{_HERE}.rules.handler",
     "retention": f"{_HERE}.retention.handler",
+    "partition_evolution": f"{_HERE}.partition_evolution.handler",
+    "backup": f"{_HERE}.backup.handler",
+    "reindex": f"{_HERE}.reindex.handler",
     "views": f"{_HERE}.views.handler",
     "stats": f"{_HERE}.stats.handler",
     "compaction": f"{_HERE}.compaction.handler",
@@ -146,22 +147,29 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:  # noqa: ARG002 - the base's
         """Health of the tables in one statement, of the database in another."""
         from aurum_orchestration.maintenance.backends.postgres.measure import measure
+        from aurum_orchestration.maintenance.backends.postgres.native import with_driven
 
-        return measure(self.name, self.sessions, self.server(), tables)
+        server = self.server()
+        return with_driven(self.sessions, server, measure(self.name, self.sessions, server, tables))
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
-        """Plan an operation on a table or on the database."""
-        handler = self._handler(operation)
-        plan: MaintenancePlan = handler.plan(self.load(table), table, parameters)
+        """Plan an operation on a table or on the database. What the database does by itself is left to it."""
+        from aurum_orchestration.maintenance.backends.postgres.native import refuse_driven
+
+        target = self.load(table)
+        handler = self.handler(operation, target)
+        refuse_driven(target, operation)
+        plan: MaintenancePlan = handler.plan(target, table, parameters)
         return plan
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
         """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
         operation = str(result.config.operation_type)
-        handler = self._handler(operation)
+        target = self.load(table)
+        handler = self.handler(operation, target)
         if not hasattr(handler, "undo"):
             raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
-        plan: MaintenancePlan = handler.undo(self.load(table), result)
+        plan: MaintenancePlan = handler.undo(target, result)
         return plan
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
@@ -171,9 +179,9 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
         target.require_planned(plan)
         execution: PlanExecution
         if plan.operation == UNDO:
-            execution = self._handler(plan.parameters["operation"]).undo_execution(plan, target)
+            execution = self.handler(plan.parameters["operation"], target).undo_execution(plan, target)
         else:
-            execution = self._handler(plan.operation).execution(plan, target)
+            execution = self.handler(plan.operation, target).execution(plan, target)
         return execution
 
     def load(self, table: TableId) -> Database:
@@ -182,7 +190,8 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
 
         return load(table, self.sessions, self.server())
 
-    def _handler(self, operation: str) -> ModuleType:
+    def handler(self, operation: str, target: Database) -> ModuleType:  # noqa: ARG002 - other kinds of databases go by it
+        """The module that plans and executes an operation on a target. Raises UnsupportedError when there is none."""
         if operation not in self.handlers:
             raise UnsupportedError(f"the {self.backend_type} backend has no {operation}", operation=operation)
         return importlib.import_module(self.handlers[operation])

@@ -41,21 +41,27 @@ def plan_vacuum(table: PgTable, parameters: VacuumParameters) -> MaintenancePlan
             return table.plan(OperationType.VACUUM, parameters.model_dump(), told, [])
         warnings = refuse_useless(session, table, state, freeze=freeze)
         warnings += long_transactions(session)
-    statement = statement_for(table, state, parameters, freeze=freeze)
-    step = PlanStep(
-        number=1,
+    step = vacuum_step(table, state, parameters, reason, freeze=freeze)
+    return table.plan(OperationType.VACUUM, parameters.model_dump(), reason, [step], warnings)
+
+
+def vacuum_step(
+    table: PgTable, state: VacuumState, parameters: VacuumParameters, reason: str, *, freeze: bool, number: int = 1
+) -> PlanStep:
+    """The VACUUM as a step."""
+    return PlanStep(
+        number=number,
         action="sql",
         summary=f"Vacuum {table.id}: {reason}.",
         risk=_RISK,
         detail={
-            "sql": statement.as_string(None),
+            "sql": statement_for(table, state, parameters, freeze=freeze).as_string(None),
             "settings": {"vacuum_cost_delay": f"{parameters.cost_delay_ms:g}ms"},
             "bytes": state.bytes,
             "dead_tuples": state.dead,
             "xid_age": state.xid_age,
         },
     )
-    return table.plan(OperationType.VACUUM, parameters.model_dump(), reason, [step], warnings)
 
 
 def require_maintainable(table: PgTable, operation: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 
-_STATE = """
-SELECT coalesce(pg_stat_get_live_tuples(c.oid), 0)::float8 AS live,
+_STATES = """
+SELECT c.oid::bigint,
+       coalesce(pg_stat_get_live_tuples(c.oid), 0)::float8 AS live,
        coalesce(pg_stat_get_dead_tuples(c.oid), 0)::float8 AS dead,
        greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)) AS vacuumed,
        greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed,
@@ -21,7 +23,7 @@ SELECT coalesce(pg_stat_get_live_tuples(c.oid), 0)::float8 AS live,
        pg_total_relation_size(c.oid)::float8 AS bytes,
        (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid)::int AS indexes
   FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND c.reltoastrelid <> 0
- WHERE c.oid = %s::oid
+ WHERE c.oid = ANY (%s::oid[])
 """
 
 
@@ -47,5 +49,9 @@ class VacuumState:
 
 def vacuum_state(session: Session, table: PgTable) -> VacuumState | None:
     """The state now; None when the table is gone."""
-    rows = session.tuples(_STATE, (table.oid,))
-    return VacuumState(*rows[0]) if rows else None
+    return vacuum_states(session, [table.oid]).get(table.oid)
+
+
+def vacuum_states(session: Session, oids: Sequence[int]) -> dict[int, VacuumState]:
+    """The states of many tables by oid; what is gone is absent."""
+    return {oid: VacuumState(*values) for oid, *values in session.tuples(_STATES, (list(oids),))}

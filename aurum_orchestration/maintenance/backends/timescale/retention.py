@@ -1,0 +1,169 @@
+"""Retention of a hypertable: chunks that are old as a whole are dropped, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from psycopg import sql
+
+from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
+from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
+from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
+from aurum_orchestration.maintenance.backends.reports import DirectUnit
+from aurum_orchestration.maintenance.backends.timescale.by_chunk import ByChunk
+from aurum_orchestration.maintenance.backends.timescale.hypertable import (
+    TIMES,
+    Chunk,
+    Dimension,
+    chunks_of,
+    dimension_of,
+    hypertable_of,
+    regclass,
+)
+from aurum_orchestration.maintenance.interfaces import (
+    MaintenancePlan,
+    OperationType,
+    PlanStep,
+    RunContext,
+    Unit,
+    UnitOutcome,
+)
+from aurum_orchestration.maintenance.operations.retention import RetentionParameters
+from aurum_orchestration.maintenance.planner.words import count, moment, size
+
+_UNDO = "nothing brings the rows back but a backup"
+_RISK = (
+    "The rows of the chunk are gone for good; every one is older than the limit. Readers and writers of the hypertable "
+    "wait for a moment, at most lock_timeout."
+)
+
+_REFERENCED = """
+SELECT conrelid::regclass::text || ' (' || conname || ')' FROM pg_constraint
+ WHERE contype = 'f' AND confrelid = %s::oid AND conparentid = 0 ORDER BY 1
+"""
+_AGGREGATES = """
+SELECT view_schema || '.' || view_name FROM timescaledb_information.continuous_aggregates
+ WHERE hypertable_schema = %s AND hypertable_name = %s ORDER BY 1
+"""
+
+
+def plan(target: Database, table_id: TableId, parameters: RetentionParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
+    """One drop for each chunk whose newest row is too old.
+
+    Raises UnsupportedError where rows cannot go by chunk: another column, no time, or a foreign key in the way.
+    """
+    table = hypertable_of(target, OperationType.RETENTION)
+    told = parameters.model_dump()
+    if parameters.time_column is None:
+        return table.plan(OperationType.RETENTION, told, "no time_column is given, so no row is ever too old", [])
+    table.server.refuse_writes(OperationType.RETENTION)
+    with table.look() as session:
+        dimension = dimension_of(session, table)
+        _require_time(dimension, parameters.time_column)
+        _refuse_referenced(session, table)
+        cutoff = _cutoff(session.value("SELECT now()"), dimension, parameters)
+        chunks = chunks_of(session, table)
+        old = [chunk for chunk in chunks if chunk.end is not None and chunk.end <= cutoff]
+        steps = [_step(number, table, dimension, chunk) for number, chunk in enumerate(old, 1)]
+        warnings = [*long_transactions(session), *_aggregates(session, table)] if old else []
+    limit = f"{moment(cutoff)} by {dimension.column}" + ("" if dimension.type.endswith("with time zone") else ", local")
+    reason = (
+        f"{count(len(old), 'chunk')} of {len(chunks):,} ({size(sum(chunk.bytes for chunk in old))}) end before {limit}"
+        if old
+        else f"none of {count(len(chunks), 'chunk')} ends before {limit}"
+    )
+    return table.plan(OperationType.RETENTION, told, reason, steps, warnings)
+
+
+def _require_time(dimension: Dimension, column: str) -> None:
+    if column != dimension.column:
+        raise UnsupportedError(
+            f"rows of a hypertable go by chunk, and its chunks are by {dimension.column}, not {column}",
+            operation=OperationType.RETENTION,
+            hint=f"Write time_column: {dimension.column}.",
+        )
+    if dimension.type not in TIMES:
+        raise UnsupportedError(
+            f"{column} is {dimension.type}, which says no age in days",
+            operation=OperationType.RETENTION,
+            hint="SELECT drop_chunks with a number, by hand.",
+        )
+
+
+def _refuse_referenced(session: Session, table: PgTable) -> None:
+    keys = [row[0] for row in session.rows(_REFERENCED, (table.oid,))]
+    if keys:
+        raise UnsupportedError(
+            f"foreign keys refer to the hypertable: {', '.join(keys)}",
+            operation=OperationType.RETENTION,
+            hint="Drop them, or delete the rows that refer to old ones first.",
+        )
+
+
+def _aggregates(session: Session, table: PgTable) -> list[str]:
+    views = [row[0] for row in session.rows(_AGGREGATES, (table.relation.schema, table.relation.name))]
+    return [
+        f"continuous aggregate {view} keeps what it has of dropped chunks only until that time is refreshed"
+        for view in views
+    ]
+
+
+def _cutoff(now: datetime, dimension: Dimension, parameters: RetentionParameters) -> datetime:
+    """What chunks must end before, as their ranges are told: the clock of a column without zone read as UTC."""
+    days = parameters.retention_days if parameters.row_days is None else parameters.row_days
+    cutoff: datetime = now - timedelta(days=days)
+    if dimension.type == "timestamp with time zone":
+        return cutoff.astimezone(UTC)
+    return cutoff.astimezone(ZoneInfo(parameters.time_zone)).replace(tzinfo=UTC)
+
+
+def _step(number: int, table: PgTable, dimension: Dimension, chunk: Chunk) -> PlanStep:
+    return PlanStep(
+        number=number,
+        action="drop_chunk",
+        summary=f"Drop chunk {chunk}, {size(chunk.bytes)}.",
+        risk=_RISK,
+        detail={
+            "sql": _statement(table, dimension, chunk).as_string(None),
+            "oid": chunk.oid,
+            "chunk": str(chunk),
+            "bytes": chunk.bytes,
+        },
+    )
+
+
+def _statement(table: PgTable, dimension: Dimension, chunk: Chunk) -> sql.Composed:
+    """Exactly this chunk: all that end by its end and begin at its start or later."""
+    kind = sql.SQL(TIMES[dimension.type])  # type: ignore[arg-type] - one of our own
+    start, end = (sql.Literal(str(bound)) for bound in (chunk.start, chunk.end))
+    return sql.SQL("SELECT drop_chunks({}, older_than => {}::{}, newer_than => {}::{})").format(
+        regclass(table.relation.schema, table.relation.name), end, kind, start, kind
+    )
+
+
+def execution(plan: MaintenancePlan, target: Database) -> ByChunk:
+    """The chunks, the oldest first, each a transaction of its own."""
+    table = hypertable_of(target, OperationType.RETENTION)
+
+    def work(step: PlanStep, chunk: Chunk) -> Iterator[Unit]:
+        yield _Drop(step, table, chunk)
+
+    return ByChunk(plan, table, work)
+
+
+class _Drop(DirectUnit):
+    def __init__(self, step: PlanStep, table: PgTable, chunk: Chunk) -> None:
+        super().__init__(step)
+        self._table, self._chunk = table, chunk
+
+    def commit(self, run: RunContext) -> UnitOutcome:
+        """Drop it. Raises LockTimeoutError when readers or writers are in the way for too long."""
+        with self._table.work(OperationType.RETENTION, run) as session:
+            _refuse_referenced(session, self._table)
+            statement = _statement(self._table, dimension_of(session, self._table), self._chunk)
+            dropped = patiently(lambda: session.rows(statement), run)
+        return UnitOutcome({"chunks_dropped": len(dropped), "bytes_freed": self._chunk.bytes}, undo=_UNDO)

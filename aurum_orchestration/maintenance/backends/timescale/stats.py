@@ -1,0 +1,98 @@
+"""Statistics of a hypertable: ANALYZE of the chunks whose statistics are stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.postgres.connection import patiently
+from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
+from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import FEW_ROWS, require_maintainable
+from aurum_orchestration.maintenance.backends.postgres.vacuum.state import VacuumState, vacuum_states
+from aurum_orchestration.maintenance.backends.reports import DirectUnit
+from aurum_orchestration.maintenance.backends.timescale.by_chunk import ByChunk
+from aurum_orchestration.maintenance.backends.timescale.hypertable import (
+    Chunk,
+    as_table,
+    chunks_of,
+    dimension_of,
+    hypertable_of,
+)
+from aurum_orchestration.maintenance.interfaces import (
+    MaintenancePlan,
+    OperationType,
+    PlanStep,
+    RunContext,
+    Unit,
+    UnitOutcome,
+)
+from aurum_orchestration.maintenance.operations.stats import StatsParameters
+from aurum_orchestration.maintenance.planner.words import count, size
+
+_RISK = "None: it reads a sample, and takes no lock that stops reads or writes."
+
+
+def plan(target: Database, table_id: TableId, parameters: StatsParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
+    """One ANALYZE for each stale chunk. Raises AccessDeniedError without the right."""
+    table = hypertable_of(target, OperationType.STATS)
+    with table.look() as session:
+        chunks = chunks_of(session, table)
+        dimension = dimension_of(session, table)
+        states = vacuum_states(session, [chunk.oid for chunk in chunks])
+    stale = [chunk for chunk in chunks if chunk.oid in states and _stale(states[chunk.oid], parameters)]
+    if stale:
+        table.server.refuse_writes(OperationType.STATS)
+        require_maintainable(table, OperationType.STATS)
+    whole = (
+        f"{count(len(chunks), 'chunk')} by {dimension.column}, new ones {dimension.told} wide, "
+        f"{size(sum(chunk.bytes for chunk in chunks))}"
+    )
+    reason = f"{whole}; {count(len(stale), 'chunk')} with stale statistics" if stale else f"{whole}; none is stale"
+    steps = [_step(number, chunk, states[chunk.oid]) for number, chunk in enumerate(stale, 1)]
+    return table.plan(OperationType.STATS, parameters.model_dump(), reason, steps)
+
+
+def _stale(state: VacuumState, parameters: StatsParameters) -> bool:
+    if parameters.analyze != "stale":
+        return parameters.analyze == "all"
+    never = state.analyzed is None and state.live > 0
+    return never or state.changed >= FEW_ROWS + parameters.stale_ratio * state.live
+
+
+def _step(number: int, chunk: Chunk, state: VacuumState) -> PlanStep:
+    since = "never analyzed" if state.analyzed is None else f"{state.changed:,.0f} rows changed since the last ANALYZE"
+    return PlanStep(
+        number=number,
+        action="sql",
+        summary=f"Analyze {chunk}: {since}.",
+        risk=_RISK,
+        detail={"sql": _statement(chunk).as_string(None), "oid": chunk.oid, "chunk": str(chunk), "bytes": chunk.bytes},
+    )
+
+
+def _statement(chunk: Chunk) -> sql.Composed:
+    return sql.SQL("ANALYZE {}").format(chunk.identifier)
+
+
+def execution(plan: MaintenancePlan, target: Database) -> ByChunk:
+    """The chunks, one after the other."""
+    table = hypertable_of(target, OperationType.STATS)
+
+    def work(step: PlanStep, chunk: Chunk) -> Iterator[Unit]:
+        yield _Analyze(step, table, chunk)
+
+    return ByChunk(plan, table, work)
+
+
+class _Analyze(DirectUnit):
+    def __init__(self, step: PlanStep, table: PgTable, chunk: Chunk) -> None:
+        super().__init__(step)
+        self._table, self._chunk = as_table(table, chunk), chunk
+
+    def commit(self, run: RunContext) -> UnitOutcome:
+        """Run it. Raises LockTimeoutError."""
+        with self._table.work(OperationType.STATS, run) as session:
+            patiently(lambda: session.execute(_statement(self._chunk)), run)
+        return UnitOutcome({"chunks_analyzed": 1}, undo="nothing to undo: no row was changed")

@@ -1,0 +1,1 @@
+"""Hypertables of a real TimescaleDB."""
