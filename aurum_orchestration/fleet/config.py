@@ -126,6 +126,10 @@ def backend_model(backend_type: Any) -> type[BackendConfig]:
         from aurum_orchestration.fleet.postgres import PostgresBackendConfig
 
         return PostgresBackendConfig
+    if backend_type == "sqlite":
+        from aurum_orchestration.fleet.sqlite import SqliteBackendConfig
+
+        return SqliteBackendConfig
     return IcebergBackendConfig if backend_type == "iceberg" else BackendConfig
 
 

@@ -16,6 +16,7 @@ from aurum_orchestration.fleet.notifications import NotificationRule
 from aurum_orchestration.fleet.policy import PolicyModels, builtin_policy_models
 from aurum_orchestration.fleet.postgres import PostgresBackendConfig
 from aurum_orchestration.fleet.rule_groups import RuleGroup
+from aurum_orchestration.fleet.sqlite import SqliteBackendConfig
 
 _ABOUT = ("title", "description", "default")
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
@@ -24,7 +25,7 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
-    backends = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig]
+    backends = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig, SqliteBackendConfig]
     shapes: list[type[BaseModel]] = [FleetConfig, *backends, TableRule, *models.values(), NotificationRule, RuleGroup]
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)
@@ -50,7 +51,11 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
         "else": {
             "if": {"properties": {"type": {"enum": ["postgres", "timescale"]}}},
             "then": references[PostgresBackendConfig, "validation"],
-            "else": references[BackendConfig, "validation"],
+            "else": {
+                "if": {"properties": {"type": {"const": "sqlite"}}},
+                "then": references[SqliteBackendConfig, "validation"],
+                "else": references[BackendConfig, "validation"],
+            },
         },
     }
     return {

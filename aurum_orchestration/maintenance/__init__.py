@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
     from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.sqlite.backend import SqliteMaintenanceBackend
     from aurum_orchestration.maintenance.backends.timescale.backend import TimescaleMaintenanceBackend
     from aurum_orchestration.maintenance.executor import MaintenanceExecutor
     from aurum_orchestration.maintenance.factory import MaintenanceFactory
@@ -40,6 +41,7 @@ _WHERE = {
     "MaintenanceStatus": "interfaces",
     "OperationType": "interfaces",
     "PostgresMaintenanceBackend": "backends.postgres.backend",
+    "SqliteMaintenanceBackend": "backends.sqlite.backend",
     "TimescaleMaintenanceBackend": "backends.timescale.backend",
     "create_maintenance_service": "service",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "MaintenanceStatus",
     "OperationType",
     "PostgresMaintenanceBackend",
+    "SqliteMaintenanceBackend",
     "TimescaleMaintenanceBackend",
     "create_maintenance_service",
 ]

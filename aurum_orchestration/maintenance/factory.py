@@ -49,6 +49,7 @@ class MaintenanceFactory:
         {
             "iceberg": f"{_HERE}.backends.iceberg.backend:IcebergMaintenanceBackend",
             "postgres": f"{_HERE}.backends.postgres.backend:PostgresMaintenanceBackend",
+            "sqlite": f"{_HERE}.backends.sqlite.backend:SqliteMaintenanceBackend",
             "timescale": f"{_HERE}.backends.timescale.backend:TimescaleMaintenanceBackend",
         },
         "aurum_orchestration.backends",

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
     from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
     from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
+    from aurum_orchestration.maintenance.backends.sqlite.backend import SqliteMaintenanceBackend
     from aurum_orchestration.maintenance.backends.timescale.backend import TimescaleMaintenanceBackend
 
 _WHERE = {
     "BaseMaintenanceBackend": "base",
     "IcebergMaintenanceBackend": "iceberg.backend",
     "PostgresMaintenanceBackend": "postgres.backend",
+    "SqliteMaintenanceBackend": "sqlite.backend",
     "TimescaleMaintenanceBackend": "timescale.backend",
 }
 
@@ -23,6 +25,7 @@ __all__ = [
     "BaseMaintenanceBackend",
     "IcebergMaintenanceBackend",
     "PostgresMaintenanceBackend",
+    "SqliteMaintenanceBackend",
     "TimescaleMaintenanceBackend",
 ]
 

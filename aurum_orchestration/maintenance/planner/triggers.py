@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain, OperationType
 from aurum_orchestration.maintenance.operations.compaction import MIB, CompactionPolicy
-from aurum_orchestration.maintenance.planner import databases, reclaim, upkeep
+from aurum_orchestration.maintenance.planner import database_files, databases, reclaim, upkeep
 from aurum_orchestration.maintenance.planner.assessment import Assessment, Trigger
 from aurum_orchestration.maintenance.planner.binpack import SMALL_SHARE
 from aurum_orchestration.maintenance.planner.debt import deletes_points, files_points, number
@@ -100,8 +100,8 @@ TRIGGERS: Mapping[str, Trigger] = {
     OperationType.BLOAT.value: upkeep.by_the_calendar,
     OperationType.STATS.value: _first_of(databases.stats, upkeep.by_the_calendar),
     OperationType.RETENTION.value: _first_of(databases.retention, reclaim.retention),
-    OperationType.VACUUM.value: _first_of(databases.vacuum, reclaim.vacuum),
-    OperationType.REINDEX.value: databases.reindex,
+    OperationType.VACUUM.value: _first_of(database_files.vacuum, databases.vacuum, reclaim.vacuum),
+    OperationType.REINDEX.value: _first_of(database_files.reindex, databases.reindex),
     OperationType.CLEANUP.value: databases.groups_of(OperationType.CLEANUP.value),
     OperationType.LOGS.value: databases.groups_of(OperationType.LOGS.value),
     OperationType.SESSIONS.value: databases.groups_of(OperationType.SESSIONS.value),

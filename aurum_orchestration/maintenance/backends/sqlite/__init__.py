@@ -1,0 +1,1 @@
+"""SQLite: a database that is one file, read and written by this process itself."""

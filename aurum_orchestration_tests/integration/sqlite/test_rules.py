@@ -1,0 +1,138 @@
+"""Cleanup, logs and sessions: rows within their rule stay, whatever a time is written as."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
+from aurum_orchestration_tests.integration.sqlite.support import File
+
+
+def test_old_log_entries_go_in_batches_and_young_ones_stay(file: File) -> None:
+    young = file.sql("SELECT * FROM audit WHERE at >= datetime('now', '-90 days') ORDER BY id")
+    others = {name: rows for name, rows in file.everything().items() if name != "audit"}
+    result = file.run("logs", pause_ms=0)
+    assert result.status is MaintenanceStatus.COMPLETED, result.reason
+    assert result.metrics["rows_deleted"] == 1000 - len(young) == 460
+    assert result.metrics["batches"] >= 5
+    assert file.sql("SELECT * FROM audit ORDER BY id") == young
+    assert {name: rows for name, rows in file.everything().items() if name != "audit"} == others
+    assert file.run("logs").status is MaintenanceStatus.SKIPPED
+
+
+def test_expired_sessions_go(file: File) -> None:
+    alive = file.sql("SELECT count(*) FROM sessions WHERE expires > unixepoch('now')")[0][0]
+    result = file.run("sessions", pause_ms=0)
+    assert result.status is MaintenanceStatus.COMPLETED, result.reason
+    assert file.sql("SELECT count(*), min(expires) > unixepoch('now') - 120 FROM sessions") == [(alive, 1)]
+
+
+def test_old_records_are_archived_and_later_deleted(file: File) -> None:
+    before = file.sql("SELECT * FROM failed WHERE at >= datetime('now', '-730 days') ORDER BY id")
+    result = file.run("cleanup", pause_ms=0)
+    assert result.status is MaintenanceStatus.COMPLETED, result.reason
+    assert result.verification is not None
+    assert result.verification.ok
+    kept = file.sql("SELECT * FROM failed UNION ALL SELECT * FROM failed_archive ORDER BY id")
+    assert kept == before
+    assert file.sql("SELECT max(julianday('now') - julianday(at)) < 366 FROM failed") == [(1,)]
+    assert file.sql("SELECT min(julianday('now') - julianday(at)) > 364 FROM failed_archive") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("young", "old"),
+    [
+        ("datetime('now', '-89 days')", "datetime('now', '-91 days')"),
+        ("strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-89 days')", "strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-91 days')"),
+        ("date('now', '-89 days')", "date('now', '-91 days')"),
+        # the same moment as that of 90 days and 2 hours ago, written an offset away
+        ("strftime('%Y-%m-%dT%H:%M:%S-05:00', 'now', '-90 days', '-4 hours')",
+         "strftime('%Y-%m-%dT%H:%M:%S+05:00', 'now', '-90 days', '+4 hours')"),
+        ("unixepoch('now', '-89 days')", "unixepoch('now', '-91 days')"),
+        ("unixepoch('now', '-89 days') * 1000", "unixepoch('now', '-91 days') * 1000"),
+        ("unixepoch('now', '-89 days') + 0.5", "unixepoch('now', '-91 days') + 0.5"),
+        ("julianday('now', '-89 days')", "julianday('now', '-91 days')"),
+    ],
+)  # fmt: skip
+def test_a_time_counts_as_it_is_written(file: File, young: str, old: str) -> None:
+    file.script(f"DROP TABLE audit; CREATE TABLE audit (at, n); INSERT INTO audit VALUES ({young}, 1), ({old}, 2);")
+    assert file.run("logs", pause_ms=0).status is MaintenanceStatus.COMPLETED
+    assert file.sql("SELECT n FROM audit") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "what", ["NULL", "''", "'yesterday'", "'12345'", "20200101", "1", "-1", "0.5", "x'00'", "'2020-13-45'"]
+)
+def test_what_says_no_time_is_never_old(file: File, what: str) -> None:
+    file.script(f"DROP TABLE audit; CREATE TABLE audit (at, n); INSERT INTO audit VALUES ({what}, 1);")
+    assert file.run("logs").status is MaintenanceStatus.SKIPPED
+    assert file.sql("SELECT n FROM audit") == [(1,)]
+
+
+def test_a_time_without_zone_is_read_in_the_groups(file: File) -> None:
+    rules = """\
+    logs:
+      - {title: Local, table: main.audit, time_column: at, age_days: 1, time_zone: Pacific/Kiritimati}
+"""
+    file.script("""
+        DROP TABLE audit; CREATE TABLE audit (at TEXT, n INT);
+        INSERT INTO audit VALUES (datetime('now', '-1 day', '+14 hours', '+1 hour'), 1),
+                                 (datetime('now', '-1 day', '+14 hours', '-1 hour'), 2);
+    """)
+    assert file.run("logs", extra=rules).status is MaintenanceStatus.COMPLETED
+    assert file.sql("SELECT n FROM audit") == [(1,)]
+
+
+def test_rows_that_others_refer_to_stay_and_are_named(file: File) -> None:
+    file.script("""
+        CREATE TABLE details (id INTEGER PRIMARY KEY, audit_id INTEGER REFERENCES audit (id) ON DELETE CASCADE);
+        INSERT INTO details SELECT id, id FROM audit WHERE id > 900;
+    """)
+    before = file.everything()
+    result = file.run("logs")
+    assert result.status is MaintenanceStatus.SKIPPED
+    assert "details (audit_id), ON DELETE CASCADE, 100 rows" in result.reason
+    assert file.everything() == before
+    cascading = RULES_WITH_CASCADE
+    done = file.run("logs", extra=cascading, pause_ms=0)
+    assert done.status is MaintenanceStatus.COMPLETED, done.reason
+    assert file.sql("SELECT count(*) FROM details") == [(0,)]
+
+
+RULES_WITH_CASCADE = """\
+    logs:
+      - {title: Audit Logs, table: main.audit, time_column: at, age_days: 90, cascade: true}
+"""
+
+
+def test_odd_names_are_quoted(file: File) -> None:
+    file.script("""
+        CREATE TABLE "a""b; DROP TABLE audit; --" ("t'im""e" TEXT, "rowid" INTEGER);
+        INSERT INTO "a""b; DROP TABLE audit; --" VALUES (datetime('now', '-91 days'), 1), (datetime('now'), 2);
+    """)
+    rules = """\
+    logs:
+      - {title: Odd, table: 'main."a""b; DROP TABLE audit; --"', time_column: "t'im\\"e", age_days: 90}
+"""
+    result = file.run("logs", extra=rules)
+    assert result.status is MaintenanceStatus.COMPLETED, result.reason
+    assert file.sql('SELECT "rowid" FROM "a""b; DROP TABLE audit; --"') == [(2,)]
+    assert file.sql("SELECT count(*) FROM audit") == [(1000,)]
+
+
+def test_max_rows_stops_and_the_next_run_carries_on(file: File) -> None:
+    first = file.run("logs", pause_ms=0, max_rows=250)
+    assert first.metrics["rows_deleted"] == 250
+    assert any("210 old rows are left" in warning for warning in first.warnings)
+    assert file.run("logs", pause_ms=0).metrics["rows_deleted"] == 210
+
+
+def test_a_parquet_archive_is_refused(file: File, tmp_path: object) -> None:
+    rules = f"""\
+    logs:
+      - {{title: Away, table: main.audit, time_column: at, archive_path: "{tmp_path}/archive"}}
+"""
+    result = file.run("logs", extra=rules)
+    assert result.status is MaintenanceStatus.SKIPPED
+    assert "archive_table" in (result.reason + str(result.problem))
+    assert file.sql("SELECT count(*) FROM audit") == [(1000,)]
