@@ -145,5 +145,5 @@ class MaintenanceUtils:
 
 
 def _guessed(operation: str, tables: float, indexes: float) -> Estimate:
-    moved = _MOVED.get(operation, lambda *_: 0.0)(tables, indexes)
+    moved = _MOVED[operation](tables, indexes) if operation in _MOVED else 0.0
     return Estimate(operation=operation, seconds=round(START_SECONDS + moved / GIB / GIB_PER_SECOND, 3), basis="bytes")

@@ -102,10 +102,3 @@ def test_all_nine_planned_and_then_done(shop: Pg, tmp_path: Path) -> None:
     assert shop.sql(COUNTS)[0] == (729, 89, 29, 10)
     assert shop.checksum() == left
     assert len([one for one in folder.iterdir() if one.suffix == ".dump"]) == 1
-
-
-def test_asked_for_parameters_win_over_the_trigger(pg: Pg) -> None:
-    pg.sql(*["SELECT txid_current()"] * 5)
-    done = pg.run("vacuum", freeze="always")
-    assert (done.status, done.problem) == ("completed", None)
-    assert done.metrics["xids_frozen"] > 0

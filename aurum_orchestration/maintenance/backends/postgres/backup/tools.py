@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -116,7 +117,7 @@ class Caller:
 
     def database(self, name: str | None = None) -> str:
         """The connection for ``--dbname``, of another database when one is named. Holds no secret."""
-        keys = conninfo_to_dict(self.conninfo, **({"dbname": name} if name else {}))
+        keys: dict[str, Any] = conninfo_to_dict(self.conninfo, **({"dbname": name} if name else {}))
         return make_conninfo(**{key: value for key, value in keys.items() if key not in {"password", "sslpassword"}})
 
     def call(
