@@ -46,6 +46,7 @@ _RULES = {
         {"user": STRANGER, "catalog": "lake0?", "privileges": []},
         {"privileges": ["SELECT", "INSERT", "DELETE", "UPDATE", "OWNERSHIP", "GRANT_SELECT"]},
     ],
+    "procedures": [{"privileges": ["EXECUTE", "GRANT_EXECUTE"]}],
     "queries": [{"allow": ["execute", "view", "kill"]}],
 }
 
