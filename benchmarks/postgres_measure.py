@@ -125,7 +125,7 @@ class Asked:
             sent.append((query, parameters))
             return self._tuples(session, query, parameters, **options)
 
-        Session.tuples = tuples  # type: ignore[method-assign]
+        Session.tuples = tuples  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,11 +144,11 @@ def measure(dsn: str, count: int) -> list[dict[str, Any]]:
     tables = [TableId("pg", ("bench", f"t{number}")) for number in range(1, count + 1)]
 
     def service() -> object:
-        return backend.measure(tables, lambda *_: None)  # type: ignore[arg-type, return-value]
+        return backend.measure(tables, lambda *_: None)  # type: ignore[arg-type]
 
     first = timed(service)
     with Asked() as asked:
-        healths = backend.measure(tables, lambda *_: None)  # type: ignore[arg-type, return-value]
+        healths = backend.measure(tables, lambda *_: None)  # type: ignore[arg-type]
     assert not any(health.problem for health in healths)
     bloated = [health for health in healths if health.metrics.get("table_bloat_ratio", 0) > 0.2]
     assert len(bloated) == count // 10, f"{len(bloated)} tables found bloated"
