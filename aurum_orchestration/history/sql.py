@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
-Insert = postgresql.Insert | sqlite.Insert
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 
 def upsert(
@@ -19,12 +19,13 @@ def upsert(
     key: Sequence[str],
     change: Mapping[str, Any],
     where: ColumnElement[bool] | None = None,
-) -> Insert:
+) -> postgresql.Insert | sqlite.Insert:
     """Insert ``values``, or, where a row with the same ``key`` is there, ``change`` it if ``where`` holds.
 
     Locks the row that is there in either case.
     """
-    insert: Insert = (
-        postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-    ).values(values)
-    return insert.on_conflict_do_update(index_elements=list(key), set_=dict(change), where=where)
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # only here: it takes a command that only looks 30 ms
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    return insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=dict(change), where=where)
