@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -48,6 +49,9 @@ staging = CompactionUnit.stage
 
 def stage(unit, run):
     staging(unit, run)
+    while os.environ.get("GATE") and not Path(os.environ["GATE"]).exists():
+        run.cancelled.wait(0.5)
+        run.check()
     mark = Path(os.environ["AURUM_HOME"]) / "held"
     if os.environ.get("HOLD") and unit.step.number == 2 and not mark.exists():
         mark.touch()
@@ -79,16 +83,38 @@ class Yard:
     def history(self) -> History:
         return History(AurumSettings(home=self.home).history_url)
 
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "AURUM_HOME": str(self.home),
+            "AURUM_FLEET": str(self.home / "fleet.yaml"),
+            **more,
+        }
+
+    def launched_again(self, run: dg.DagsterRun) -> subprocess.CompletedProcess[str]:
+        """The run once more, with the same config, in a process of its own, to its end."""
+        config = self.folder / "again.yaml"
+        config.write_text(json.dumps(run.run_config))
+        program = str(Path(sys.executable).parent / "dagster")
+        return subprocess.run(
+            [program, "job", "execute", "-f", "location.py", "-j", run.job_name, "-c", str(config)],
+            env=self.environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+
     @contextmanager
     def daemon(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A daemon process. What it started ends with it."""
         log = self.folder / f"daemon-{time.monotonic_ns()}.log"
         command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-f", str(self.folder / "location.py")]
-        known = {"AURUM_HOME": str(self.home), "AURUM_FLEET": str(self.home / "fleet.yaml")}
         with (
             log.open("wb") as out,
             subprocess.Popen(
-                command, env={**os.environ, **known, **environment}, cwd=self.folder, stdout=out, stderr=out
+                command, env=self.environment(**environment), cwd=self.folder, stdout=out, stderr=out
             ) as process,
         ):
             try:
@@ -142,9 +168,17 @@ def test_two_daemons_by_mistake_never_maintain_a_table_twice_at_once(yard: Yard)
         nightly = yard.instance.get_runs(dg.RunsFilter(tags={"dagster/schedule_name": "nightly"}), limit=1)
         return bool(nightly) and yard.files("market.trades") == 2 and yard.files("market.curves") == 1
 
+    gate = yard.home / "gate"
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(yard.daemon())
+            stack.enter_context(yard.daemon(GATE=str(gate)))
+        with yard.history as history:
+            yard.until(lambda: history.holder(TRADES), "a run works on trades")
+        (run, *_) = yard.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        again = yard.launched_again(run)  # as a daemon would that did not know of the other's
+        assert "lease" in again.stderr + again.stdout
+        assert yard.files("market.trades") > 2
+        gate.touch()
         until = time.monotonic() + 60
         yard.until(lambda: both_tick() and time.monotonic() > until, "sensor and schedule have done their work")
         yard.until(yard.ended, "all runs have ended")
