@@ -67,9 +67,9 @@ class PartitionEvolutionParameters(OperationParameters):
         default="UTC", description="PostgreSQL: IANA zone at whose midnights or firsts of a month partitions begin."
     )
     max_move_rows: int = Field(
-        default=1_000_000,
+        default=200_000,
         ge=0,
-        description="PostgreSQL: rows of the default partition that one step may move; writers of that partition wait.",
+        description="PostgreSQL: rows of the default partition that one step may move, while writers wait.",
     )
     propose_from_gb: float = Field(
         default=50, ge=0, description="PostgreSQL: tables of this size and more get a proposal to be partitioned."

@@ -15,7 +15,6 @@ import psycopg
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
 from aurum_orchestration.maintenance.interfaces import (
-    MaintenanceConfig,
     MaintenanceResult,
     PlanExecution,
     RunContext,
@@ -114,12 +113,14 @@ class Pg:
         (result,) = self.maintain(operation, [table], **options)
         return result
 
-    def on_table(self, operation: str, table: str, *, extra: str = "", **given: Any) -> MaintenanceResult:
+    def on_table(
+        self, operation: str, table: str, *, extra: str = "", dry_run: bool = False, **given: Any
+    ) -> MaintenanceResult:
         """One request, past the planner: for operations that are due on the database and possible on a table."""
 
         async def go() -> MaintenanceResult:
             async with MaintenanceService(self.settings(extra)) as service:
-                return await service.execute_maintenance(operation, table, parameters=given)
+                return await service.execute_maintenance(None, operation, table, dry_run, given)
 
         return asyncio.run(go())
 
