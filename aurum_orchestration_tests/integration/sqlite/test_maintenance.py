@@ -18,14 +18,16 @@ from aurum_orchestration_tests.integration.sqlite.support import DB, RULES, File
 def test_the_database_and_its_tables_are_listed(file: File) -> None:
     file.sql('CREATE TABLE "odd "" name" (x)')
     found = {one.table.parts: one.kind for one in file.backend().discover(["**"])}
-    tables = ("audit", "failed", "failed_archive", 'odd " name', "sessions")
-    assert found == {("main",): "database", **{("main", name): "table" for name in tables}}
+    assert found.pop(("main",)) == "database"
+    assert found == {
+        ("main", name): "table" for name in ("audit", "failed", "failed_archive", 'odd " name', "sessions")
+    }
 
 
 def test_pages_and_rows_are_measured(file: File) -> None:
     file.sql("DELETE FROM audit WHERE id > 100")
     ids = [TableId.parse(text) for text in (DB, "db.main.audit", "db.main.sessions", "db.main.nobody")]
-    database, audit, sessions, nobody = file.backend().measure(ids, lambda *_: None)  # type: ignore[arg-type, return-value]
+    database, audit, sessions, nobody = file.backend().measure(ids, lambda *_: None)  # type: ignore[arg-type]
     assert database.metrics["database_bytes"] == file.path.stat().st_size
     assert database.metrics["free_pages"] == file.sql("PRAGMA freelist_count")[0][0] > 0
     assert audit.metrics["rows"] == 100

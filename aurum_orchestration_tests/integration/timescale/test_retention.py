@@ -113,7 +113,7 @@ def test_a_reader_in_the_way_is_waited_for_shortly(ts: Timescale, monkeypatch: p
     monkeypatch.setattr(connection, "LONGEST_PAUSE", 0.05)
     before = ts.chunks()
     with opened(ts.backend(lock_timeout=0.05)) as backend:
-        plan = backend.plan(TableId.parse(READINGS), "retention", RetentionParameters(**WEEK))  # type: ignore[arg-type]
+        plan = backend.plan(TableId.parse(READINGS), "retention", RetentionParameters(**WEEK))
         first = next(iter(backend.open(plan, a_run()).units()))
         with ts.transaction("SELECT count(*) FROM readings"), pytest.raises(LockTimeoutError):
             first.commit(a_run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -37,7 +38,11 @@ SELECT k.oid::bigint, n.nspname::text, k.relname::text, k.relfilenode::bigint,
  ORDER BY c.range_start, c.range_start_integer, k.relname
 """
 
-TIMES = {"timestamp with time zone": "timestamptz", "timestamp without time zone": "timestamp", "date": "date"}
+TIMES: dict[str, LiteralString] = {
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "date": "date",
+}
 """Types of a time dimension that ages can be told of -> the same in a cast."""
 
 

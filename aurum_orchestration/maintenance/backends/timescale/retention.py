@@ -138,7 +138,7 @@ def _step(number: int, table: PgTable, dimension: Dimension, chunk: Chunk) -> Pl
 
 def _statement(table: PgTable, dimension: Dimension, chunk: Chunk) -> sql.Composed:
     """Exactly this chunk: all that end by its end and begin at its start or later."""
-    kind = sql.SQL(TIMES[dimension.type])  # type: ignore[arg-type] - one of our own
+    kind = sql.SQL(TIMES[dimension.type])
     start, end = (sql.Literal(str(bound)) for bound in (chunk.start, chunk.end))
     return sql.SQL("SELECT drop_chunks({}, older_than => {}::{}, newer_than => {}::{})").format(
         regclass(table.relation.schema, table.relation.name), end, kind, start, kind
