@@ -201,6 +201,29 @@ def test_a_cancelled_backup_ends_its_program(pg: Pg, tmp_path: Path) -> None:
     assert names(tmp_path / "backups") == []
 
 
+def test_a_dump_whose_session_is_ended_is_made_again(pg: Pg, tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def end_it() -> None:
+        while not ended.is_set() and not _dumps(pg):
+            time.sleep(0.05)
+        ended.set()
+        pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'aurum:pg_dump:%'")
+        locker.execute("COMMIT")
+
+    with pg.connect() as locker:
+        locker.execute("BEGIN")
+        locker.execute("LOCK TABLE trades")
+        killer = threading.Thread(target=end_it)
+        killer.start()
+        done = backup(pg, tmp_path / "backups", extra="    lock_timeout: 60\n")
+        ended.set()
+        killer.join()
+    assert (done.status, done.problem) == ("completed", None)
+    assert any("backend-unavailable" in warning for warning in done.warnings)
+    assert len(names(tmp_path / "backups")) == 2
+
+
 def test_a_lock_that_is_not_had_is_waited_for_briefly_and_told(
     pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,13 @@ SELECT n.nspname::text AS schema, c.relname::text AS name
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
  ORDER BY 1, 2
 """
+_EXTENSION = (
+    "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = %s"
+)
+_WITH_TIMESCALE = sql.SQL("CREATE SCHEMA IF NOT EXISTS {0}; CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA {0}")
+_TIMESCALE = sql.SQL("SELECT {}()")
+"""A restore happens between two calls of TimescaleDB's, without which its catalog is filled twice."""
+
 _NEWER_SETTING = 'unrecognized configuration parameter "transaction_timeout"'
 """What programs from version 17 on set first, and older servers do not know; nothing depends on it."""
 
@@ -67,19 +74,21 @@ def restored(
     with _scratch(session, database) as name:
         conninfo = make_conninfo(database.config.conninfo(), dbname=name)
         with typed_errors(caller.run), psycopg.connect(conninfo, **database.sessions.options) as connection:
-            timescale = "timescaledb" in database.server.extensions
-            if timescale:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-                connection.execute("SELECT public.timescaledb_pre_restore()")
+            schema = session.value(_EXTENSION, ("timescaledb",))
+            if schema is not None:
+                connection.execute(_WITH_TIMESCALE.format(sql.Identifier(schema)))
+                connection.execute(_TIMESCALE.format(sql.Identifier(schema, "timescaledb_pre_restore")))
         target = caller.database(name)
         if plain:
             caller.call([tools["psql"], "-X", "-q", "-w", "-f", str(dump), "-d", target], forgive=_NEWER_SETTING)
         else:
-            command = [tools["pg_restore"], "--no-owner", "--no-privileges", "-w", "-j", str(jobs), "-d", target]
+            command = [tools["pg_restore"], "--no-owner", "--no-privileges", "-w", "-d", target]
+            # the tables of TimescaleDB's catalog refer to each other: in any order but the dump's rows are refused
+            command += [] if schema is not None else ["-j", str(jobs)]
             caller.call([*command, str(dump)], forgive=_NEWER_SETTING)
         with typed_errors(caller.run), psycopg.connect(conninfo, **database.sessions.options) as connection:
-            if timescale:
-                connection.execute("SELECT public.timescaledb_post_restore()")
+            if schema is not None:
+                connection.execute(_TIMESCALE.format(sql.Identifier(schema, "timescaledb_post_restore")))
             return count_rows(Session(connection, caller.run))
 
 
