@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +42,34 @@ def size(pg: Pg) -> int:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not true():
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.05)
+
+
+@contextmanager
+def writing(pg: Pg) -> Iterator[list[int]]:
+    """Somebody inserts row after row, with ids below 0, as long as the body runs."""
+    written: list[int] = []
+    ended = threading.Event()
+
+    def go() -> None:
+        with pg.connect() as other:
+            while not ended.is_set():
+                id = -1 - len(written)
+                other.execute("INSERT INTO trades VALUES (%s, 'meanwhile', 1, now(), '')", (id,))
+                other.execute("UPDATE trades SET price = 2 WHERE id = %s", (id,))
+                written.append(id)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield written
+    finally:
+        ended.set()
+        thread.join(60)
 
 
 @pytest.fixture
@@ -77,10 +104,14 @@ def test_pg_repack_shrinks_the_table_beside_a_writer_and_rows_stay(repackable: P
     assert '--table="public"."trades"' in (dry.steps or [])[0].detail["command"]
     assert "--no-kill-backend" in (dry.steps or [])[0].detail["command"]
     assert size(pg) == before
-    done = pg.run("compaction", **ONLINE)
+    with writing(pg) as written:
+        done = pg.run("compaction", **ONLINE)
     assert (done.status, done.problem) == ("completed", None)
     assert done.metrics["tables_rewritten"] == 1
-    assert done.metrics["bytes_freed"] == before - size(pg) > before / 2
+    assert done.metrics["bytes_freed"] > before / 2
+    assert pg.sql("SELECT count(*) FROM trades WHERE id < 0") == [(len(written),)]
+    assert len(written) > 1, "somebody wrote meanwhile"
+    pg.sql("DELETE FROM trades WHERE id < 0")
     assert pg.checksum() == rows
     assert pg.sql(LEFT) == []
     assert pg.sql(TRIGGERS) == [(0,)]
@@ -168,6 +199,32 @@ def test_pg_repack_whose_sessions_are_terminated_leaves_nothing(repackable: Pg) 
     assert pg.sql(TRIGGERS) == [(0,)]
     assert pg.checksum() == rows
     assert pg.run("compaction", **ONLINE).metrics["tables_rewritten"] == 1
+
+
+@pytest.mark.thorough
+def test_a_process_that_is_killed_leaves_pg_repack_to_its_end_or_to_the_next_run(
+    repackable: Pg, tmp_path: Path
+) -> None:
+    pg = repackable
+    rows = pg.checksum()
+    code = (
+        "import sys; from aurum_orchestration_tests.integration.postgres.support import Pg; from pathlib import Path;"
+        "Pg(sys.argv[1], sys.argv[2], Path(sys.argv[3])).run('compaction', min_bloat_mb=0.1, min_bloat_ratio=0.3,"
+        " online_rewrite=True, unknown_space_limit_mb=None)"
+    )
+    command = [sys.executable, "-c", code, pg.dsn, pg.name, str(tmp_path / "killed")]
+    with pg.transaction("SELECT 1 FROM pg_class"):
+        with subprocess.Popen(command) as process:
+            try:
+                until(lambda: pg.sql(TRIGGERS) != [(0,)], "pg_repack's trigger")
+            finally:
+                process.kill()
+        busy = pg.run("compaction", **ONLINE)
+        assert busy.status == "skipped"
+        assert "a pg_repack is at work on the table" in busy.reason
+    until(lambda: pg.sql(TRIGGERS) == [(0,)] and pg.sql(LEFT) == [], "its end")
+    assert pg.checksum() == rows
+    assert pg.run("compaction", **ONLINE).status == "skipped", "it is done"
 
 
 def test_without_leave_or_program_a_rewrite_is_refused_with_the_alternatives(pg: Pg) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from aurum_orchestration.errors import AurumError, LeaseHeldError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres import space
 from aurum_orchestration.maintenance.operations.reindex import ReindexParameters
-from aurum_orchestration_tests.integration.postgres.support import TRADES, Pg, a_run, carry_out, opened
+from aurum_orchestration_tests.integration.postgres.support import CHURN, TRADES, Pg, a_run, carry_out, opened
 
 LITTLE: dict[str, Any] = {"min_bloat_mb": 0.2}
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1"
@@ -42,7 +41,7 @@ def sizes(pg: Pg) -> dict[str, int]:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not true():
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.05)
@@ -202,6 +201,58 @@ def test_a_role_without_rights_is_told_the_grant(pg: Pg) -> None:
     assert any("public.trades" in told for told in whole.warnings)
 
 
+def test_a_role_that_maintains_but_does_not_own_says_who_can_drop_a_leftover(timescale: str, tmp_path: Path) -> None:
+    server, name = timescale.replace("+psycopg", ""), f"aurum_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        role = f"keeper_{name}"
+        try:
+            pg = Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
+            pg.script(
+                f"{CHURN}; CREATE ROLE {role} LOGIN; GRANT pg_maintain, pg_monitor TO {role};"
+                "CREATE INDEX trades_at_ccnew ON trades (at)"
+            )
+            pg.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'trades_at_ccnew'::regclass")
+            pg.dsn = pg.dsn.replace("user=postgres", f"user={role}")
+            done = pg.run("reindex", indexes=["trades_at", "trades_curve"])
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+            connection.execute(f"DROP ROLE {role}")  # type: ignore[call-overload]
+    assert (done.status, done.problem) == ("completed", None)
+    assert done.metrics["indexes_rebuilt"] == 2
+    told = "which only its owner postgres can drop: DROP INDEX CONCURRENTLY IF EXISTS"
+    assert any(told in warning for warning in done.warnings)
+
+
+def test_chunks_of_a_hypertable_are_reindexed_and_their_leftovers_dropped(timescale: str, tmp_path: Path) -> None:
+    server, name = timescale.replace("+psycopg", ""), f"aurum_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        try:
+            pg = Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
+            pg.script(
+                "CREATE EXTENSION timescaledb; CREATE TABLE readings (at timestamptz NOT NULL, n int);"
+                "SELECT create_hypertable('readings', 'at', chunk_time_interval => interval '1 day');"
+                "INSERT INTO readings SELECT '2026-01-01'::timestamptz + g * interval '1 minute', g"
+                "  FROM generate_series(1, 3000) g"
+            )
+            rows = pg.checksum("readings")
+            chunk = pg.sql("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = ANY"
+                           " (SELECT show_chunks('readings')::oid) ORDER BY 1")[0][0]  # fmt: skip
+            with pg.transaction("SELECT count(*) FROM readings"), pytest.raises(psycopg.errors.LockNotAvailable):
+                pg.sql("SET lock_timeout = 300", f"REINDEX INDEX CONCURRENTLY {chunk}")
+            assert len(pg.sql(INVALID)) == 1
+            done = pg.run("reindex", "pg.public.readings", scope="table", unknown_space_limit_mb=None)
+            assert pg.sql(INVALID) == []
+            assert pg.checksum("readings") == rows
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+    assert (done.status, done.problem) == ("completed", None)
+    assert done.metrics["leftovers_dropped"] == 1
+    assert done.metrics["indexes_rebuilt"] >= 3
+
+
+@pytest.mark.thorough
 def test_a_process_that_is_killed_leaves_its_statement_to_the_server(pg: Pg, tmp_path: Path) -> None:
     code = (
         "import sys; from aurum_orchestration_tests.integration.postgres.support import Pg; from pathlib import Path;"
@@ -210,8 +261,10 @@ def test_a_process_that_is_killed_leaves_its_statement_to_the_server(pg: Pg, tmp
     command = [sys.executable, "-c", code, pg.dsn, pg.name, str(tmp_path / "killed")]
     with pg.transaction("SELECT count(*) FROM trades"):
         with subprocess.Popen(command) as process:
-            until(lambda: pg.sql(INVALID), "the new index")
-            os.kill(process.pid, signal.SIGKILL)
+            try:
+                until(lambda: pg.sql(INVALID), "the new index")
+            finally:
+                process.kill()
         with opened(pg.backend()) as backend:
             target = backend.load(TableId.parse(TRADES))
             with pytest.raises(LeaseHeldError, match="aurum:reindex:"), target.work("vacuum", a_run()):

@@ -91,5 +91,5 @@ def views_of(session: Session, *, maintain: bool, everything: bool) -> list[View
     for oid in TopologicalSorter(made_of).static_order():
         direct = made_of.get(oid, set())
         needs[oid] = frozenset(direct).union(*(needs[one] for one in direct))
-    views = {row[0]: View(*row, needs=needs[row[0]]) for row in rows}
+    views = {row[0]: View(*(*row, needs[row[0]])) for row in rows}
     return [views[oid] for oid in needs if oid in views]
