@@ -50,12 +50,8 @@ def undo_execution(plan: MaintenancePlan, table: TrinoTable) -> PlanExecution:
 def _embedded(table: TrinoTable) -> Table:
     """The table for PyIceberg, committing only while the run holds its lease."""
     if table.embedded is None:
-        version = table.capabilities.version
-        branches = (
-            "makes branches without retention" if version >= BRANCHES_SINCE else "makes neither tags nor branches"
-        )
         raise UnsupportedError(
-            f"Trino {version} {branches} ({BRANCHES_SINCE} was the first with branches, none makes tags)",
+            f"Trino makes no tags, and branches from {BRANCHES_SINCE} on without a retention of their own",
             operation=OperationType.BACKUP,
             hint="Give the backend its `catalog`: then the embedded engine makes the ref. Or use Spark's CREATE TAG.",
         )

@@ -32,7 +32,7 @@ _DATA, _POSITION_DELETES = 0, 1
 
 def plan(table: TrinoTable, table_id: TableId, parameters: BloatParameters) -> MaintenancePlan:
     """The report."""
-    history = read_history(table)
+    history = read_history(table, clock=False)
     files = table.query(
         f"SELECT content, {partition_of_file(table)}, file_size_in_bytes, record_count FROM {table.relation('$files')}"
     ).rows

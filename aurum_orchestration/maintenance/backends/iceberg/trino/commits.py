@@ -14,6 +14,7 @@ from aurum_orchestration.errors import (
     OperationCancelledError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
+from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
@@ -99,6 +100,12 @@ def _read_back(table: TrinoTable, marked: str, error: AurumError) -> Made | None
 def _made_by(table: TrinoTable, query_ids: list[str]) -> Made | None:
     if not query_ids:
         return None
+    if table.embedded is not None:
+        history = read_history(table, clock=False)
+        found = next((one for id_ in query_ids if (one := history.made_by(id_)) is not None), None)
+        if found is None or found.parent_snapshot_id is None:
+            return None
+        return Made(found.snapshot_id, found.parent_snapshot_id, found.summary)
     listed = ", ".join(literal(one) for one in dict.fromkeys(query_ids))
     rows = table.rows(
         f"SELECT snapshot_id, parent_id, summary FROM {table.relation('$snapshots')} "

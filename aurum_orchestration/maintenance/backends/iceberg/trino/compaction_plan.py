@@ -7,6 +7,7 @@ from typing import Any
 
 from aurum_orchestration.errors import EngineError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.trino.from_catalog import layout_of, partitions
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import fingerprint, read_history
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import Layout, Scope, read_layout, scopes
 from aurum_orchestration.maintenance.backends.iceberg.trino.partitions import (
@@ -34,10 +35,15 @@ def plan_compaction(table: TrinoTable, table_id: TableId, parameters: Compaction
 
     Raises UnsupportedError with the reason when Trino cannot do what is asked, RequestError for a wrong filter.
     """
-    history = read_history(table)
-    layout = read_layout(table)
+    history = read_history(table, clock=False)
+    loaded = table.loaded()
+    known = layout_of(loaded) if loaded is not None else None
+    layout = known or read_layout(table)
     refuse(table, history.properties.get("format-version", "2"), layout, parameters)
-    everything = read_partitions(table, layout, small_below(parameters)) if history.head is not None else []
+    if loaded is not None and known is not None:
+        everything = partitions(loaded, small_below(parameters))
+    else:
+        everything = read_partitions(table, layout, small_below(parameters)) if history.head is not None else []
     offered = everything
     if parameters.partition_filter is not None:
         offered = matching(everything, layout, table.columns(), parameters.partition_filter)
@@ -130,7 +136,7 @@ def _steps(
     values = [told for one in chosen if (told := one.by_field(layout)) is not None]
     found = len(values) == len(chosen) and scopes(
         layout,
-        dict(table.columns()),
+        dict(table.columns()) if layout.fields else {},
         values,
         [one.bytes for one in chosen],
         most_bytes=parameters.max_group_size_mb * MIB,

@@ -38,6 +38,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.layout import Layout
 from aurum_orchestration.maintenance.backends.iceberg.trino.partitions import Partition, read_partitions
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
+    BY_TRINO,
     plan_rollback,
     rollback_execution,
     undo_plan,
@@ -73,7 +74,7 @@ def plan(table: TrinoTable, table_id: TableId, parameters: PartitionEvolutionPar
 
     Raises RequestError for a spec that cannot be, UnsupportedError when Trino cannot do it.
     """
-    history = read_history(table)
+    history = read_history(table, clock=False)
     layout = read_layout(table)
     columns = table.columns()
     schema = schema_of(columns)
@@ -113,7 +114,7 @@ def undo(table: TrinoTable, result: MaintenanceResult) -> MaintenancePlan:
     if data is None or FORMER not in data:
         return plan_rollback(table, result)
     now = [field.text for field in read_layout(table).fields]
-    history = read_history(table)
+    history = read_history(table, clock=False)
     if now == data[FORMER]:
         return undo_plan(table, history, result, f"nothing to undo: partitioned by {_told(now)} already", [])
     if now != data[PARTITIONING]:
@@ -148,7 +149,7 @@ class EvolutionExecution:
     def units(self) -> Iterator[Unit]:
         """The units. Raises StateDriftedError when the table is partitioned, or has columns, otherwise than planned."""
         planned = self.plan.fingerprint
-        refuse_other_table(self.table, read_history(self.table), self.plan)
+        refuse_other_table(self.table, read_history(self.table, clock=False), self.plan)
         if [list(column) for column in self.table.columns()] != planned["columns"]:
             raise StateDriftedError("the columns have changed since the plan", table=self.plan.table)
         _require(self.table, planned[FORMER])
@@ -170,7 +171,7 @@ class SpecUndo:
 
     def units(self) -> Iterator[Unit]:
         """The unit. Raises StateDriftedError when the table is another one by now."""
-        refuse_other_table(self.table, read_history(self.table), self.plan)
+        refuse_other_table(self.table, read_history(self.table, clock=False), self.plan)
         for step in self.plan.steps:
             yield SetSpecUnit(step, self.table, UNDO)
 
@@ -208,7 +209,7 @@ class SetSpecUnit(Unit):
             metrics={"specs_changed": 1},
             undo=f"aurum undo {run.operation_id}: partitioned by {_told(detail[FORMER])} again; "
             "files that were rewritten stay as they are, readers find their rows by any spec",
-            undo_data={FORMER: detail[FORMER], PARTITIONING: detail[PARTITIONING]},
+            undo_data={**BY_TRINO, FORMER: detail[FORMER], PARTITIONING: detail[PARTITIONING]},
         )
 
     def discard(self) -> None:

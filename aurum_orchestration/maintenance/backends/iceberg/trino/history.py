@@ -10,6 +10,8 @@ from aurum_orchestration.errors import StateDriftedError
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import MAIN, Ref
 
 if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
     from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
     from aurum_orchestration.maintenance.interfaces import MaintenancePlan
 
@@ -34,7 +36,10 @@ class TrinoSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TableHistory:
-    """A table at one moment, ``now_ms`` by Trino's own clock. Snapshots are in the order of their commits."""
+    """A table at one moment, ``now_ms`` by Trino's own clock, 0 where that was not asked for.
+
+    Snapshots are in the order of their commits.
+    """
 
     snapshots: tuple[TrinoSnapshot, ...]
     refs: Mapping[str, Ref]
@@ -56,8 +61,46 @@ class TableHistory:
         return next((one for one in self.snapshots if query_id and one.query_id == query_id), None)
 
 
-def read_history(table: TrinoTable) -> TableHistory:
-    """Read it. Raises what the client raises: TableNotFoundError, BackendUnavailableError, ..."""
+def read_history(table: TrinoTable, *, clock: bool = True) -> TableHistory:
+    """Read it: from the catalog where the table has one that answers, which takes no statement, else from Trino.
+
+    Without ``clock`` its time is not asked for either. Raises what the client raises: TableNotFoundError,
+    BackendUnavailableError, ...
+    """
+    loaded = table.loaded()
+    return _of_trino(table) if loaded is None else _of_catalog(table, loaded, clock=clock)
+
+
+def _of_catalog(table: TrinoTable, loaded: Table, *, clock: bool) -> TableHistory:
+    from pyiceberg.table.refs import SnapshotRefType
+
+    metadata = loaded.metadata
+    snapshots = tuple(
+        TrinoSnapshot(
+            one.snapshot_id,
+            one.parent_snapshot_id,
+            one.timestamp_ms,
+            one.summary.operation.value if one.summary else "",
+            one.summary.additional_properties if one.summary else {},
+        )
+        for one in sorted(metadata.snapshots, key=lambda one: one.timestamp_ms)
+    )
+    refs = {
+        name: Ref(
+            ref.snapshot_id,
+            ref.snapshot_ref_type == SnapshotRefType.BRANCH,
+            ref.min_snapshots_to_keep,
+            ref.max_snapshot_age_ms,
+            ref.max_ref_age_ms,
+        )
+        for name, ref in metadata.refs.items()
+    }
+    properties = {**metadata.properties, "format-version": str(metadata.format_version)}
+    now = table.query("SELECT CAST(to_unixtime(current_timestamp) * 1000 AS bigint)").first()[0] if clock else 0
+    return TableHistory(snapshots, refs, properties, now)
+
+
+def _of_trino(table: TrinoTable) -> TableHistory:
     refs = {
         str(name): Ref(int(snapshot_id), kind == "BRANCH", least, snapshot_age, ref_age)
         for name, kind, snapshot_id, least, snapshot_age, ref_age in table.query(

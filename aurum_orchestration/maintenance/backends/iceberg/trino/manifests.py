@@ -34,6 +34,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
+    BY_TRINO,
     plan_rollback,
     rollback_execution,
     take_back,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 SINCE = 470
 CLUSTERED_SINCE = NULL_PARTITIONS_SINCE = 477
+"""What a call does, and not whether there is one, is nothing that can be asked: it goes by the version."""
+
 MOST_CLUSTERS = 100
 METHOD = "trino-files-at-snapshots"
 MIB = 1024 * 1024
@@ -85,9 +88,9 @@ class Manifests:
 
 def plan(table: TrinoTable, table_id: TableId, parameters: ManifestsParameters) -> MaintenancePlan:
     """What a call would do. Raises UnsupportedError with the reason when Trino cannot do it, or not as asked."""
-    if table.capabilities.version < SINCE:
+    if not table.knows("optimize_manifests"):
         raise UnsupportedError(f"Trino {table.capabilities.version} has no optimize_manifests, {SINCE} has")
-    history = read_history(table)
+    history = read_history(table, clock=False)
     given = int(history.properties.get("format-version", "2"))
     if reason := manifests_refusal(given, encrypted="encryption.key-id" in history.properties):
         raise UnsupportedError(reason)
@@ -197,7 +200,7 @@ class _Execution:
 
     def units(self) -> Iterator[Unit]:
         """One unit. Raises StateDriftedError when the table is another one by now."""
-        refuse_other_table(self.table, read_history(self.table), self.plan)
+        refuse_other_table(self.table, read_history(self.table, clock=False), self.plan)
         for step in self.plan.steps:
             yield _ManifestsUnit(step, self.table)
 
@@ -215,18 +218,18 @@ class _ManifestsUnit(Unit):
 
     def stage(self, run: RunContext) -> None:  # noqa: ARG002 - the base's signature
         """See where main stands."""
-        self._before = read_history(self._table)
+        self._before = read_history(self._table, clock=False)
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Call, and once more when there are not fewer."""
-        before = self._before or read_history(self._table)
+        before = self._before or read_history(self._table, clock=False)
         start = read_manifests(self._table, before)
         metrics: dict[str, float] = {}
         warnings: list[str] = []
         for _ in range(2):
             summary = self._call(run, warnings)
             _add(metrics, summary)
-            now = read_manifests(self._table, read_history(self._table))
+            now = read_manifests(self._table, read_history(self._table, clock=False))
             if len(now.sizes) < len(start.sizes) or not summary:
                 break
         metrics["manifest_bytes_rewritten"], metrics["manifest_bytes_added"] = start.bytes, now.bytes
@@ -239,13 +242,13 @@ class _ManifestsUnit(Unit):
             metrics=metrics,
             undo=f"aurum undo {run.operation_id}: main goes back to snapshot {before.head}, "
             "while that is not expired and nobody else has committed since",
-            undo_data={"rollback_to": before.head, "snapshots": list(self._made)},
+            undo_data={**BY_TRINO, "rollback_to": before.head, "snapshots": list(self._made)},
             warnings=warnings,
         )
 
     def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
         """The same files with the same rows before and after, as each of the snapshots lists them."""
-        known = {one.snapshot_id: one for one in read_history(self._table).snapshots}
+        known = {one.snapshot_id: one for one in read_history(self._table, clock=False).snapshots}
         parts = []
         for made in (known[id_] for id_ in self._made):
             if made.parent_snapshot_id is not None:
@@ -260,7 +263,7 @@ class _ManifestsUnit(Unit):
 
     def take_back(self, run: RunContext) -> None:
         """Main back to where it stood, while nobody else has committed."""
-        history = read_history(self._table)
+        history = read_history(self._table, clock=False)
         made = [made_of(one) for one in history.snapshots if one.snapshot_id in self._made]
         if made:
             take_back(self._table, run, made)
@@ -270,7 +273,7 @@ class _ManifestsUnit(Unit):
 
     def _call(self, run: RunContext, warnings: list[str]) -> dict[str, str]:
         """One call; the summary of the snapshot that it made, empty when it made none."""
-        known = {one.snapshot_id for one in read_history(self._table).snapshots}
+        known = {one.snapshot_id for one in read_history(self._table, clock=False).snapshots}
         sql = self.step.detail["sql"]
         lost: CommitStateUnknownError | None = None
         try:
@@ -280,7 +283,7 @@ class _ManifestsUnit(Unit):
             lost = error
         made = [
             one
-            for one in read_history(self._table).snapshots
+            for one in read_history(self._table, clock=False).snapshots
             if one.snapshot_id not in known and one.operation == "replace" and "manifests-created" in one.summary
         ]
         if lost is not None:

@@ -30,7 +30,7 @@ from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import ea
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, TrinoSnapshot, read_history
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
-from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import take_back
+from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import BY_TRINO, take_back
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal
 from aurum_orchestration.maintenance.interfaces import (
     OperationType,
@@ -224,11 +224,11 @@ class RowsUnit(Unit):
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Delete, and find the snapshot that this made."""
-        before = read_history(self._table)
+        before = read_history(self._table, clock=False)
         warnings: list[str] = []
         try:
             answer = self._table.change(self.step.detail["sql"], run, operation=OperationType.RETENTION)
-            made = read_history(self._table).made_by(answer.query_id)
+            made = read_history(self._table, clock=False).made_by(answer.query_id)
         except CommitStateUnknownError as error:
             made = self._read_back(before, error)
             warnings.append(f"read back, since the connection broke: the rows were deleted ({error.detail})")
@@ -247,7 +247,7 @@ class RowsUnit(Unit):
                 f"aurum undo {run.operation_id}: main goes back to snapshot {made.parent_snapshot_id}, "
                 "while that is not expired and nobody else has committed since"
             ),
-            undo_data={"rollback_to": made.parent_snapshot_id, "snapshots": [made.snapshot_id]},
+            undo_data={**BY_TRINO, "rollback_to": made.parent_snapshot_id, "snapshots": [made.snapshot_id]},
             warnings=warnings,
         )
         if removed := int(told.get("removed-delete-files", 0)):
@@ -291,7 +291,7 @@ class RowsUnit(Unit):
         """
         wait_until_over(self._table, self.step.detail["sql"], error)
         known = {one.snapshot_id for one in before.snapshots}
-        new = [one for one in read_history(self._table).snapshots if one.snapshot_id not in known]
+        new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
         found = [one for one in new if one.query_id and one.query_id in error.detail]
         if found:
             return found[0]

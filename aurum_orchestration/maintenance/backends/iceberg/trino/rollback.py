@@ -43,12 +43,15 @@ from aurum_orchestration.maintenance.planner.words import count
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.iceberg.rollback import RollbackExecution
 
+BY_TRINO = {"engine": "trino"}
+"""In the ``undo_data`` of all that Trino did and can take back, or refuses to: ``engine: auto`` asks it by this."""
+
 _RISK = "Refused when anybody else committed since. The snapshots left behind stay readable until they expire."
 
 
 def undo_data(made: Sequence[Made]) -> dict[str, Any]:
-    """What taking back commits on main needs to know; the same shape as the embedded engine's."""
-    return {"rollback_to": made[0].parent_id, "snapshots": [one.snapshot_id for one in made]}
+    """What taking back commits on main needs to know: the embedded engine's shape, and which engine made them."""
+    return {**BY_TRINO, "rollback_to": made[0].parent_id, "snapshots": [one.snapshot_id for one in made]}
 
 
 def undo_text(operation_id: str, made: Sequence[Made]) -> str:
@@ -62,12 +65,12 @@ def undo_text(operation_id: str, made: Sequence[Made]) -> str:
 def plan_rollback(table: TrinoTable, result: MaintenanceResult) -> MaintenancePlan:
     """The plan that takes main back to where it stood before the operation. Raises UndoRefusedError."""
     if result.undo_data is None and result.status not in {MaintenanceStatus.SKIPPED, MaintenanceStatus.COMPLETED}:
-        _refuse_unrecorded(read_history(table), result)
+        _refuse_unrecorded(read_history(table, clock=False), result)
     if table.embedded is not None:
         from aurum_orchestration.maintenance.backends.iceberg import rollback
 
         return rollback.plan_rollback(table.embedded, result)
-    history = read_history(table)
+    history = read_history(table, clock=False)
     data = result.undo_data
     head = history.by_id(history.head)
     if data is None or head is None:
@@ -137,7 +140,7 @@ class TrinoRollback:
 
     def units(self) -> Iterator[Unit]:
         """The unit. Raises StateDriftedError when the table has changed since the plan."""
-        history = read_history(self.table)
+        history = read_history(self.table, clock=False)
         refuse_other_table(self.table, history, self.plan)
         if history.head != self.plan.fingerprint["snapshot_id"]:
             planned = self.plan.fingerprint["snapshot_id"]
@@ -190,10 +193,10 @@ def move_back(table: TrinoTable, run: RunContext, head: int, target: int) -> Non
     if table.embedded is not None:
         _move_by_catalog(table, run, head, target)
         return
-    before = read_history(table)
+    before = read_history(table, clock=False)
     _require(before.head, head)
     _set_main(table, run, target)
-    after = read_history(table)
+    after = read_history(table, clock=False)
     known = {one.snapshot_id for one in before.snapshots}
     overrun = [one for one in after.snapshots if one.snapshot_id not in known]
     if not overrun:

@@ -16,6 +16,7 @@ from aurum_orchestration.maintenance.backends.iceberg.reporting import ReportExe
 from aurum_orchestration.maintenance.backends.iceberg.trino.files import partition_of_file
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import fingerprint, read_history, refuse_other_table
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import BY_TRINO
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -40,7 +41,7 @@ _NESTED = ("row(", "array(", "map(")
 
 def plan(table: TrinoTable, table_id: TableId, parameters: StatsParameters) -> MaintenancePlan:
     """The report, and the statements that store or drop. Raises RequestError for a column that is not there."""
-    history = read_history(table)
+    history = read_history(table, clock=False)
     types = dict(table.columns())
     wanted = [_top_level(name, types, table_id) for name in parameters.columns] or list(types)
     columns = _columns(table, {name: types[name] for name in wanted})
@@ -163,7 +164,7 @@ class _Execution(ReportExecution):
 
     def units(self) -> Iterator[Unit]:
         """A unit per step. Raises StateDriftedError when the table is another one by now."""
-        refuse_other_table(self._table, read_history(self._table), self._kept)
+        refuse_other_table(self._table, read_history(self._table, clock=False), self._kept)
         for step in self._kept.steps:
             yield self.report(step) if step.action == "report" else _StatementUnit(step, self._table)
 
@@ -207,6 +208,8 @@ class _StatementUnit(Unit):
         undo = f"ALTER TABLE {self._table.name} EXECUTE drop_extended_stats removes them; no row was changed"
         return UnitOutcome(
             metrics={"columns_counted": columns} if columns else {},
+            # nothing takes it back: Trino's words for it, and not the embedded engine's
+            undo_data=dict(BY_TRINO),
             undo=undo if columns else "store them again: run it with ndv: true; no row was changed",
             warnings=warnings,
         )

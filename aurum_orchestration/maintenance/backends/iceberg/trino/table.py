@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aurum_orchestration.errors import TableNotFoundError
+from aurum_orchestration.errors import BackendUnavailableError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from aurum_orchestration.maintenance.interfaces import RunContext
+
+_log = logging.getLogger(__name__)
 
 
 class TrinoTable:
@@ -65,6 +68,18 @@ class TrinoTable:
         """True when this server knows such a call of a table procedure: ``expire_snapshots(retain_last => 1)``."""
         return self.capabilities.knows(self.client, self.relation(), call)
 
+    def loaded(self) -> Table | None:
+        """The table as the catalog has it now, None without a catalog that answers. Raises TableNotFoundError."""
+        from aurum_orchestration.maintenance.backends.iceberg.compact.state import load_table
+
+        if self.embedded is None:
+            return None
+        try:
+            return load_table(self.embedded.catalog, self.table_id)
+        except BackendUnavailableError as error:
+            _log.warning("%s goes on through Trino alone: %s", self.table_id, error)
+            return None
+
     def head(self) -> int | None:
         """The snapshot that main stands at, None for a table without one."""
         found = self.rows(f"SELECT snapshot_id FROM {self.relation('$refs')} WHERE name = 'main'")
@@ -72,6 +87,10 @@ class TrinoTable:
 
     def columns(self) -> list[tuple[str, str]]:
         """Names and Trino types of the columns, in order. Raises TableNotFoundError."""
+        from aurum_orchestration.maintenance.backends.iceberg.trino.from_catalog import columns_of
+
+        if (loaded := self.loaded()) is not None and (known := columns_of(loaded)) is not None:
+            return known
         found = [(str(row[0]), str(row[1])) for row in self.query(f"SHOW COLUMNS FROM {self.name}").rows]
         if not found:
             raise TableNotFoundError(f"{self.table_id} has no columns", table=str(self.table_id))
