@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import sqlalchemy
 import yaml
@@ -23,6 +25,7 @@ from aurum_orchestration_tests.integration.iceberg.support import fields, local,
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 DAY_MS = 86_400_000
+SECRETS = {"s3.access-key-id": "AURUM_TEST_LAKE_KEY", "s3.secret-access-key": "AURUM_TEST_LAKE_SECRET"}
 COLUMNS = fields(id=LongType(), day=DateType(), hub=StringType(), price=DoubleType())
 
 
@@ -97,11 +100,17 @@ class Shared:
     @asynccontextmanager
     async def service(self, **options: Any) -> AsyncIterator[MaintenanceService]:
         """A service whose only backend, ``lake``, is this Trino; options as of :meth:`config`."""
+        config = self.config(**options)
+        secrets = {SECRETS[key]: value for key, value in config.get("catalog", {}).items() if key in SECRETS}
+        if secrets:  # a fleet file takes them from the environment
+            hidden = {key: f"${{{name}}}" for key, name in SECRETS.items()}
+            config["catalog"] = {**config["catalog"], **hidden}
         fleet = self.home / "fleet.yaml"
-        fleet.write_text(yaml.safe_dump({"version": 1, "backends": {"lake": self.config(**options)}}))
+        fleet.write_text(yaml.safe_dump({"version": 1, "backends": {"lake": config}}))
         settings = AurumSettings(home=self.home, fleet=fleet, history_url=f"sqlite:///{self.home}/history.db")
-        async with MaintenanceService(settings) as made:
-            yield made
+        with patch.dict(os.environ, secrets):
+            async with MaintenanceService(settings) as made:
+                yield made
 
     async def run(
         self,
@@ -135,6 +144,19 @@ def there(locations: Iterable[str]) -> list[str]:
 def files_of(table: Table) -> list[str]:
     """Every file below the table's location, as locations."""
     return sorted(f"file://{path}" for path in local(table.location()).rglob("*") if path.is_file())
+
+
+def referred_to(table: Table) -> set[str]:
+    """What a table in a bucket leads to, as bucket/key: its metadata files, and all that its snapshots hold."""
+    metadata = table.metadata
+    found = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    found |= {file.statistics_path for file in metadata.statistics}
+    for snapshot in metadata.snapshots:
+        found.add(snapshot.manifest_list)
+        for manifest in snapshot.manifests(table.io):
+            found.add(manifest.manifest_path)
+            found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    return {location.removeprefix("s3://") for location in found}
 
 
 @contextmanager
