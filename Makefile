@@ -26,7 +26,8 @@ demo: $(STAMP) ## Build a lake of real flights in .aurum; let Dagster find and c
 
 ui: $(STAMP) ## Open Dagster on the demo's lake at localhost:3000 (PORT=n for another; Ctrl-C ends it).
 	@test -f $(DEMO)/demo.json || $(MAKE) demo
-	@cd $(DEMO) && AURUM_HOME=$$PWD AURUM_FLEET=$(CURDIR)/fleet.yaml DAGSTER_HOME=$$PWD/dagster \
+	@cd $(DEMO) && fleet=$(CURDIR)/fleet.yaml && if [ -f fleet.yaml ]; then fleet=$$PWD/fleet.yaml; fi && \
+	  AURUM_HOME=$$PWD AURUM_FLEET=$$fleet DAGSTER_HOME=$$PWD/dagster \
 	  PYTHONWARNINGS='ignore:Function' $(CURDIR)/$(BIN)/dagster dev --workspace ../workspace.yaml --port $(or $(PORT),3000)
 
 trino: $(STAMP) ## Start a Trino on this machine, its tables in .aurum (the first time it fetches 540 MB; DOWN=1 ends it).

@@ -24,6 +24,7 @@ PLOTTED = frozenset(
         *("data_files", "data_bytes", "rows", "excess_files", "delete_files", "snapshots"),
         *("files_rewritten", "files_deleted", "files_quarantined", "bytes_rewritten", "bytes_deleted"),
         *("rows_deleted", "snapshots_expired", "manifests_rewritten"),
+        *("dead_tuples", "table_bytes", "table_bloat_bytes", "index_bytes", "index_bloat_bytes", "database_bytes"),
     }
 )
 """Of the numbers of the catalogue those that are plotted: an event has 150 bytes for each. What it does not

@@ -22,10 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stack.prepare()
         # reads the environment that prepare has set
+        from aurum_orchestration.local import ops_story
         from aurum_orchestration.local.story import Story
 
         with Story(stack) as story:
             story.tell(days=given.days, picture=given.picture)
+        ops_story.tell(stack, given.days)
     except KeyboardInterrupt:
         return _say("interrupted; the next 'make demo' starts anew", code=130)
     except AurumError as error:

@@ -57,10 +57,8 @@ def test_the_demo_compacts_what_is_sick_and_proves_it(project: Path, capsys: pyt
         assert before["rows"] == after["rows"] > 0
         assert before["checksum"] == after["checksum"]
     with_history = History(f"sqlite:///{project}/.aurum/history.db")
-    assert {result.config.target_table for result in with_history.operations()} == {
-        "lake.flights.flights",
-        "lake.flights.weather",
-    }
+    done = {result.config.target_table for result in with_history.operations()}
+    assert {table for table in done if table.startswith("lake.")} == {"lake.flights.flights", "lake.flights.weather"}
     with_history.close()
     assert not (project / ".aurum" / "of an earlier demo").exists()
 
