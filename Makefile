@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo ui trino test test-thorough bench bench-peers bench-compare check docs pictures lock clean
+.PHONY: help setup demo demo-trino ui trino test test-thorough bench bench-peers bench-compare check docs pictures lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -23,6 +23,9 @@ $(STAMP): constraints/base.txt pyproject.toml
 
 demo: $(STAMP) ## Build a lake of real flights in .aurum; let Dagster find and compact its sick tables; show the proof.
 	@$(BIN)/python -m aurum_orchestration.local.demo $(if $(DAYS),--days $(DAYS)) $(if $(PICTURE),--picture $(PICTURE))
+
+demo-trino: $(STAMP) ## The same story through a Trino of this machine, with both engines' figures side by side.
+	@$(BIN)/python -m aurum_orchestration.local.demo --through-trino $(if $(DAYS),--days $(DAYS))
 
 ui: $(STAMP) ## Open Dagster on the demo's lake at localhost:3000 (PORT=n for another; Ctrl-C ends it).
 	@test -f $(DEMO)/demo.json || $(MAKE) demo

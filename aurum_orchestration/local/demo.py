@@ -1,4 +1,4 @@
-"""`make demo`: prepares the stack, tells the story, and explains what went wrong when something did."""
+"""`make demo`, `make demo-trino`: prepares the stack, tells the story, explains what went wrong if something did."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description="Compact a lake of real flights through Dagster.")
     parser.add_argument("--days", type=int, default=366, help="days of 2013 to load (default: the whole year)")
     parser.add_argument("--picture", type=Path, help="also write the result to this file, as an SVG")
+    parser.add_argument("--through-trino", action="store_true", help="make demo-trino: both engines, side by side")
     given = parser.parse_args(arguments)
-    stack = Stack(Path.cwd())
+    stack = Stack(Path.cwd(), through_trino=given.through_trino)
+    again = "make demo-trino" if given.through_trino else "make demo"
     try:
         stack.prepare()
         # reads the environment that prepare has set
@@ -27,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with Story(stack) as story:
             story.tell(days=given.days, picture=given.picture)
-        ops_story.tell(stack, given.days)
+        if not given.through_trino:
+            ops_story.tell(stack, given.days)
     except KeyboardInterrupt:
-        return _say("interrupted; the next 'make demo' starts anew", code=130)
+        return _say(f"interrupted; the next '{again}' starts anew", code=130)
     except AurumError as error:
         return _say(f"The demo failed: {error.detail}\n{error.hint or ''}".rstrip())
     except Exception as error:

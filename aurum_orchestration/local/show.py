@@ -56,14 +56,14 @@ def console(stream: IO[str] | None = None) -> Console:
 
 def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
     """What became of every table, and that its rows are the same."""
-    table = _table("TABLE", "FILES", "SIZE", "DEBT", "ROWS", "SAME ROWS")
+    table = columns("TABLE", "FILES", "SIZE", "DEBT", "ROWS", "SAME ROWS")
     for one in outcomes:
         old, new = one.before.contents, one.after.contents
         table.add_row(
             one.after.table,
-            _change(count(old.files), count(new.files)),
-            _change(size(old.bytes), size(new.bytes)),
-            _change(f"{one.before.debt:.0f}", f"{one.after.debt:.0f}"),
+            change(count(old.files), count(new.files)),
+            change(size(old.bytes), size(new.bytes)),
+            change(f"{one.before.debt:.0f}", f"{one.after.debt:.0f}"),
             count(new.rows),
             Text("yes", style="green") if one.kept else Text("NO", style="bold red"),
         )
@@ -72,7 +72,7 @@ def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
 
 def answers_table(before: Sequence[Answer], after: Sequence[Answer]) -> RenderableType:
     """The questions, what they took, and what was found."""
-    table = _table("QUESTION", "BEFORE", "AFTER", "FASTER", "ANSWER", prose=1)
+    table = columns("QUESTION", "BEFORE", "AFTER", "FASTER", "ANSWER", prose=1)
     for old, new in zip(before, after, strict=True):
         table.add_row(
             old.question,
@@ -144,14 +144,16 @@ def save_picture(path: Path, title: str, *parts: RenderableType) -> None:
     recorder.save_svg(str(path), title=title, code_format=own_fonts)
 
 
-def _table(first: str, *columns: str, prose: int = 0) -> Table:
+def columns(first: str, *names: str, prose: int = 0) -> Table:
+    """An empty table; numbers stand at the right, the last ``prose`` columns are text."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(first)
-    for number, column in enumerate(columns):
-        is_prose = number >= len(columns) - prose
+    for number, column in enumerate(names):
+        is_prose = number >= len(names) - prose
         table.add_column(column, justify="left" if is_prose else "right", no_wrap=not is_prose)
     return table
 
 
-def _change(before: str, after: str) -> str:
+def change(before: str, after: str) -> str:
+    """What became of a value."""
     return after if before == after else f"{before} → {after}"

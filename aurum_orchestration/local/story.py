@@ -24,12 +24,13 @@ from aurum_orchestration.cli.render.reports import render_run
 from aurum_orchestration.cli.render.status import render_status
 from aurum_orchestration.errors import InternalError, VerificationError
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.local import show
+from aurum_orchestration.local import show, side_by_side
 from aurum_orchestration.local.code_location import CodeLocation
 from aurum_orchestration.local.lake import NAMESPACE, RECIPES, create_lake, fill_lake
 from aurum_orchestration.local.proof import contents
 from aurum_orchestration.local.questions import QUESTIONS, Answer, ask
 from aurum_orchestration.local.show import Observed, Outcome
+from aurum_orchestration.local.side_by_side import Compaction
 from aurum_orchestration.local.stack import BACKEND, Stack, create_catalog
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.shapes import OperationReport
@@ -66,7 +67,8 @@ class Story:
 
     def tell(self, *, days: int, picture: Path | None) -> None:
         """All of it. Raises AurumError when something is not as promised."""
-        self._chapter(1, "Real data: New York's flights of 2013, written as a stream does, into .aurum/warehouse")
+        where = ".aurum/local/warehouse" if self._stack.through_trino else ".aurum/warehouse"
+        self._chapter(1, f"Real data: New York's flights of 2013, written as a stream does, into {where}")
         create_lake(self._catalog)
         dagster = self._load()
         self._fill(dagster, days)
@@ -75,6 +77,7 @@ class Story:
         before = self._status()
         observed_before = self._observe(dagster)
         answers_before = self._ask()
+        embedded = self._embedded() if self._stack.through_trino else []
 
         self._chapter(3, f"Dagster: a tick of the sensor {SENSOR}, and the runs it requests")
         self._follow_the_sensor(dagster)
@@ -86,8 +89,13 @@ class Story:
         outcomes = [Outcome(*both) for both in zip(observed_before, observed_after, strict=True)]
         result = [show.outcomes_table(outcomes), Text(), show.answers_table(answers_before, answers_after)]
         self._out.print(*result, sep="\n")
-        self._check(outcomes, answers_before, answers_after)
-        self._report(outcomes, answers_before, answers_after)
+        engines = [*embedded, *self._by_trino(outcomes)] if embedded else []
+        if engines:
+            self._out.print("\n[bold]Both engines, the same tables from the same start, checked by DuckDB[/]")
+            self._out.print("Trino has just been started, and its first statements are its slowest.\n")
+            self._out.print(side_by_side.table_of(engines))
+        self._check(outcomes, answers_before, answers_after, engines)
+        self._report(outcomes, answers_before, answers_after, engines)
         if picture:
             show.save_picture(picture, "make demo", before, Text(), *result)
 
@@ -146,6 +154,29 @@ class Story:
         if again.run_requests:
             raise InternalError("the sensor still asks for compaction after it was done")
 
+    def _embedded(self) -> list[Compaction]:
+        """What the embedded engine makes of the sick tables, which are as before afterwards."""
+        self._out.print("\nFirst the embedded engine compacts the sick tables, and `undo` takes it back:")
+        found = []
+        for one in side_by_side.by_embedded(self._catalog, self._stack.fleet_embedded, self._stack.home / "embedded"):
+            self._out.print(f"  {one.table}: {one.before.files:,} files became {one.after.files:,}; taken back")
+            found.append(one)
+        return found
+
+    def _by_trino(self, outcomes: Sequence[Outcome]) -> list[Compaction]:
+        """What Trino made of the same tables when the sensor asked for it."""
+        by_table = {one.after.table: one for one in outcomes}
+        return [
+            Compaction(
+                result.config.target_table,
+                "Trino",
+                result.seconds,
+                by_table[result.config.target_table].before.contents,
+                by_table[result.config.target_table].after.contents,
+            )
+            for result in self._service.history.operations(limit=len(RECIPES))
+        ]
+
     def _observe(self, dagster: CodeLocation) -> list[Observed]:
         """Each table as the newest observation in Dagster's storage and an independent reader have it."""
         found = []
@@ -155,8 +186,15 @@ class Story:
             found.append(Observed(str(table), float(observation["debt_score"]), contents(self._catalog, name)))
         return found
 
-    def _check(self, outcomes: Sequence[Outcome], before: Sequence[Answer], after: Sequence[Answer]) -> None:
+    def _check(
+        self,
+        outcomes: Sequence[Outcome],
+        before: Sequence[Answer],
+        after: Sequence[Answer],
+        engines: Sequence[Compaction],
+    ) -> None:
         changed = [one.before.table for one in outcomes if not one.kept]
+        changed += [f"{one.table} ({one.engine})" for one in engines if not one.kept]
         if changed:
             raise VerificationError(f"the rows of {', '.join(changed)} are not the same as before")
         different = [old.question for old, new in zip(before, after, strict=True) if old.text != new.text]
@@ -174,10 +212,20 @@ class Story:
             style="bold green",
         )
         self._out.print(
-            "See the plots in Dagster: make ui. On the command line: AURUM_HOME=.aurum .venv/bin/aurum status"
+            "See the plots in Dagster: make ui. On the command line: "
+            + ("AURUM_FLEET=.aurum/fleet.yaml " if self._stack.through_trino else "")
+            + "AURUM_HOME=.aurum .venv/bin/aurum status"
         )
+        if self._stack.through_trino:
+            self._out.print("Trino goes on running; make trino DOWN=1 ends it.")
 
-    def _report(self, outcomes: Sequence[Outcome], before: Sequence[Answer], after: Sequence[Answer]) -> None:
+    def _report(
+        self,
+        outcomes: Sequence[Outcome],
+        before: Sequence[Answer],
+        after: Sequence[Answer],
+        engines: Sequence[Compaction],
+    ) -> None:
         figures = {
             "seconds": round(time.monotonic() - self._began, 1),
             "tables": [asdict(one) for one in outcomes],
@@ -185,6 +233,7 @@ class Story:
                 {"question": old.question, "seconds_before": old.seconds, "seconds_after": new.seconds}
                 for old, new in zip(before, after, strict=True)
             ],
+            "engines": [asdict(one) for one in engines],
         }
         (self._stack.home / REPORT).write_text(json.dumps(figures, indent=2))
 

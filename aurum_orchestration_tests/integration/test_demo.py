@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,11 @@ from aurum_orchestration.errors import InternalError
 from aurum_orchestration.history import History
 from aurum_orchestration.local import demo, story
 from aurum_orchestration.local.code_location import CodeLocation
+from aurum_orchestration.local.engines import lake
+from aurum_orchestration.local.engines.trino import ENGINE
 from aurum_orchestration.local.proof import Contents, contents
+from aurum_orchestration_tests.engines import missing
+from aurum_orchestration_tests.servers import absence
 
 ROOT = Path(__file__).parents[2]
 DAYS = ["--days", "6"]
@@ -73,6 +78,54 @@ def test_the_demo_compacts_what_is_sick_and_proves_it(project: Path, capsys: pyt
 
     assert picture.read_text().startswith("<svg")
     assert "http" not in picture.read_text().replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.thorough
+def test_through_trino_both_engines_compact_the_same_tables_from_the_same_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if ENGINE.find() is None:
+        missing("trino", absence(ENGINE))
+    with tempfile.TemporaryDirectory(prefix="aurum-demo-") as folder:
+        project = Path(folder)
+        project.chmod(0o711)  # PostgreSQL runs as another user than root
+        for name in ("fleet.yaml", "dagster.yaml"):
+            shutil.copy(ROOT / name, project)
+        monkeypatch.chdir(project)
+        with mock.patch.dict(os.environ):
+            try:
+                assert demo.main(["--through-trino", "--days", "3"]) == 0, capsys.readouterr().err
+            finally:
+                lake.down(project / ".aurum" / "local")
+        figures = json.loads((project / ".aurum" / story.REPORT).read_text())
+    told = capsys.readouterr().out
+    for words in ("Both engines", "through Trino", "rows are still there", "make trino DOWN=1"):
+        assert words in told
+    by_table: dict[str, dict[str, Any]] = {}
+    for one in figures["engines"]:
+        by_table.setdefault(one["table"], {})[one["engine"]] = one
+    assert set(by_table) == {"lake.flights.flights", "lake.flights.weather"}
+    for both in by_table.values():
+        assert both["embedded"]["before"] == both["Trino"]["before"], "the same start"
+        for one in both.values():
+            assert one["before"]["files"] > one["after"]["files"] == 1
+            assert one["before"]["checksum"] == one["after"]["checksum"]
+            assert one["seconds"] > 0
+
+
+def test_without_maven_the_demo_through_trino_says_so_and_removes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = project / ".aurum" / "of an earlier demo"
+    kept.parent.mkdir()
+    kept.touch()
+    monkeypatch.setenv("AURUM_ENGINES_HOME", str(project / "engines"))
+    monkeypatch.setenv("PATH", str(project))
+    assert demo.main(["--through-trino", *DAYS]) == 1
+    told = capsys.readouterr().err
+    assert "The demo failed" in told
+    assert any(word in told for word in ("mvn", "Maven", "Java", "memory", "GB")), told
+    assert kept.exists()
 
 
 def test_a_row_that_changed_fails_the_demo(

@@ -87,9 +87,7 @@ def up(
     with FileLock(place / "lock"):
         running = _running(place, _TRINO)
         if running is None:
-            find_java(trino.JAVA)
-            _has_room(heap_mb)
-            trino.ENGINE.provision(tell)
+            ready(tell, heap_mb)
         holder = _running(place, _POSTGRES)
         if holder is None:
             if running is not None:  # its catalog was gone meanwhile, and may come back at another port
@@ -102,6 +100,16 @@ def up(
             tell("Trino starts (10 to 60 seconds)")
             running = _start_trino(place, holder.port, heap_mb, more_catalogs or {}, more_settings or {}, quick=quick)
         return Lake(place, running.port, holder.port)
+
+
+def ready(tell: Tell, heap_mb: int = HEAP_MB) -> None:
+    """Provision what is missing and look for Java and memory, so that a start will not fail for want of them.
+
+    Raises ProvisioningError.
+    """
+    find_java(trino.JAVA)
+    _has_room(heap_mb)
+    trino.ENGINE.provision(tell)
 
 
 def down(place: Path) -> list[str]:
