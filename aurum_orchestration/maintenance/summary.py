@@ -49,6 +49,10 @@ class OperationSummary(_Counting):
         description="By table id; of cleanup, logs and sessions by title of the rule group, with deleted and days."
     )
     errors: list[ProblemDetail] = Field(description="What went wrong, with its table.")
+    warnings: list[str] = Field(
+        default_factory=list,
+        description="What stands in the way and what to look at, such as long-running queries, each once.",
+    )
 
     @classmethod
     def of(cls, operation: str, results: Sequence[MaintenanceResult], nothing: str = "") -> OperationSummary:
@@ -65,6 +69,7 @@ class OperationSummary(_Counting):
             message=f"{count(len(results), 'table')}: {told}" if results else nothing,
             details=_details(results),
             errors=[result.problem for result in results if result.problem is not None],
+            warnings=list(dict.fromkeys(warning for result in results for warning in result.warnings)),
             **_numbers(sums),
         )
 
@@ -95,7 +100,7 @@ class MaintenanceSummary(Shape):
 
 
 def _details(results: Sequence[MaintenanceResult]) -> dict[str, TableSummary]:
-    """By rule group where a result has them; tables beside it, which are not what groups are for, only if they failed."""
+    """By rule group where a result has them, and then of tables, which groups are not for, those that failed."""
     found: dict[str, TableSummary] = {}
     by_group = any("group" in step.detail for result in results for step in result.steps or ())
     for result in results:

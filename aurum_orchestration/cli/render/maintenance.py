@@ -41,6 +41,8 @@ def _operation(name: str, one: OperationSummary) -> Iterator[Text]:
     counts = [f"{key} {value:,}" for key, value in one.__pydantic_extra__.items()]
     if counts:
         yield Text(f"  {', '.join(counts)}")
+    for warning in one.warnings:
+        yield Text.assemble(("  Warning: ", "yellow"), words.safe(warning))
     for problem in one.errors:
         yield Text(f"  {words.safe(problem.table or '')}: {words.safe(problem.detail or problem.title)}", "red")
         if problem.hint:

@@ -18,7 +18,7 @@ from aurum_orchestration.errors import CorruptTableError, OperationCancelledErro
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.backup import execute, tools
 from aurum_orchestration.maintenance.backends.postgres.backup.execute import DumpUnit
-from aurum_orchestration.maintenance.backends.postgres.backup.tools import Tools, find_tools
+from aurum_orchestration.maintenance.backends.postgres.backup.tools import Caller, Tools, find_tools
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.backup import BackupParameters
 from aurum_orchestration_tests.integration.postgres.support import ROWS, Pg, a_run, opened
@@ -56,6 +56,7 @@ def test_a_backup_is_one_verified_file_and_a_dry_run_writes_nothing(pg: Pg, tmp_
     assert name.endswith("Z.dump")
     told = json.loads((folder / note).read_text())
     assert told["verified"] == "every-byte-read"
+    assert (folder / name).stat().st_mode & 0o077 == 0, "it holds all rows"
     assert done.metrics["backup_bytes"] == (folder / name).stat().st_size == told["files"][""][0]
     assert done.metrics["backup_objects"] > 3
     assert pg.dsn.split("@")[-1].split("/")[0] not in str(done.steps)
@@ -102,6 +103,30 @@ def test_a_restore_that_loses_rows_fails_and_publishes_nothing(
     done = backup(pg, tmp_path / "backups", verify="restore")
     assert (done.status, done.problem and done.problem.type) == ("failed", "verification-failed")
     assert names(tmp_path / "backups") == []
+
+
+def test_what_a_killed_publishing_left_is_removed_and_nothing_of_another_database(pg: Pg, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    backup(pg, folder)
+    name, note = names(folder)
+    told = json.loads((folder / note).read_text())
+    for year, changed in (("1999", {"verified": None}), ("1998", {"verified": None, "source": "elsewhere:5432/x"})):
+        other = name.replace("_20", f"_{year}", 1).replace(f"_{year}26", f"_{year}")
+        (folder / other).write_bytes((folder / name).read_bytes())
+        (folder / f"{other}.json").write_text(json.dumps({**told, **changed}))
+    time.sleep(1.1)
+    done = backup(pg, folder)
+    assert done.metrics["leftovers_dropped"] == 1
+    assert not [one for one in names(folder) if "_1999" in one]
+    assert len([one for one in names(folder) if "_1998" in one]) == 2
+
+
+def test_secrets_go_by_the_environment_and_not_by_argument() -> None:
+    caller = Caller("host=db.example user=aurum password='a b c' sslpassword=x dbname=market", a_run(), 60)
+    assert "a b c" not in caller.database("other")
+    assert "sslpassword" not in caller.database()
+    assert "dbname=other" in caller.database("other")
+    assert caller.call(["/bin/sh", "-c", 'printf "%s %s" "$PGPASSWORD" "$PGAPPNAME"']) == "a b c aurum:pg_dump:test"
 
 
 def test_a_damaged_dump_is_found_before_it_is_published(pg: Pg, tmp_path: Path) -> None:

@@ -102,3 +102,12 @@ def test_all_nine_planned_and_then_done(shop: Pg, tmp_path: Path) -> None:
     assert shop.sql(COUNTS)[0] == (729, 89, 29, 10)
     assert shop.checksum() == left
     assert len([one for one in folder.iterdir() if one.suffix == ".dump"]) == 1
+
+
+def test_who_is_in_the_way_is_warned_of_before_the_work(pg: Pg, tmp_path: Path) -> None:
+    with pg.connect(application_name="report") as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE trades")
+        dry = maintenance(pg, tmp_path / "backups", "--operation", "backup", "--dry-run")
+        pid = other.info.backend_pid
+    assert told(dry, "backup")["warnings"] == [f"pid {pid} (user postgres, report) has trades locked for itself"]

@@ -138,7 +138,13 @@ class Caller:
             tempfile.TemporaryFile("w+", errors="replace") as err,
         ):
             with subprocess.Popen(  # noqa: S603 - one of PostgreSQL's programs
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment(), pass_fds=keep
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self._environment(),
+                pass_fds=keep,
+                umask=0o077,  # what it writes holds all rows
             ) as process:
                 try:
                     self._wait(process, progress)
