@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -12,13 +13,16 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.checks import (
     LARGE_FLEET,
     NAMES,
+    CheckName,
     ChecksPolicy,
     Verdict,
+    family_of,
     last_completed,
     names_of,
     verdicts_of,
 )
 from aurum_orchestration.maintenance.interfaces import Decision, Gain, TableHealth
+from aurum_orchestration.maintenance.operations.compaction import MIB
 from aurum_orchestration.maintenance.planner.facts import RunFacts
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -37,7 +41,8 @@ def said(
     metrics: dict[str, float] | None = None,
 ) -> Verdict:
     health = TableHealth(TABLE, "lake", "s1", NOW, metrics or {})
-    found = verdicts_of((health, debt, [decision]), policy or ChecksPolicy(), completed, NOW)
+    names = get_args(CheckName)
+    found = verdicts_of((health, debt, [decision]), policy or ChecksPolicy(), completed, NOW, names)
     return next(verdict for verdict in found if verdict.name == name)
 
 
@@ -55,6 +60,62 @@ def test_a_number_passes_warns_and_fails_at_its_thresholds(name: str, metric: st
         assert (verdict.passed, verdict.error) == (passed, bad), value
         assert verdict.numbers[metric] == value
         assert (f"the limit is {error if bad else warn:,}" in verdict.text) is not passed
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "passes", "warns", "fails", "words"),
+    [
+        ("bloat", "table_bloat_bytes", 399 * MIB, 400 * MIB, 750 * MIB, "40 % of the table and its indexes are unused"),
+        ("xid_age", "xid_age_share", 0.99, 1.0, 2.0, "100 % of autovacuum_freeze_max_age"),
+        ("autovacuum_debt", "autovacuum_debt", 2.9, 3, 20, "3 times the dead rows at which autovacuum comes"),
+        ("invalid_indexes", "invalid_indexes", 0, 2, None, "2 invalid indexes, written to and never read"),
+        (
+            "unused_indexes",
+            "unused_index_bytes",
+            255 * MIB,
+            256 * MIB,
+            None,
+            "256 MiB of indexes that no query has used",
+        ),
+        ("long_transactions", "longest_transaction_seconds", 1799, 1800, 14400, "1,800 seconds since the oldest"),
+    ],
+)
+def test_numbers_of_databases_have_their_thresholds(
+    name: str, metric: str, passes: float, warns: float, fails: float | None, words: str
+) -> None:
+    def judged(value: float) -> Verdict:
+        return said(name, metrics={"table_bytes": 900.0 * MIB, "index_bytes": 100.0 * MIB, metric: value})
+
+    assert judged(passes).passed
+    warned = judged(warns)
+    assert (warned.passed, warned.error) == (False, False)
+    assert words in warned.text
+    if fails is None:
+        assert not judged(1e15).error
+    else:
+        assert judged(fails).error
+
+
+def test_little_unused_space_is_no_bloat_however_large_its_share() -> None:
+    small = {"table_bytes": 70.0 * MIB, "table_bloat_bytes": 63.0 * MIB}
+    assert said("bloat", metrics=small).passed
+    assert said("bloat", ChecksPolicy(min_bloat_mb=10), metrics=small).error
+    assert said("bloat", metrics={}).text == "the engine does not tell bloat_percent of this table"
+
+
+def test_each_kind_of_table_has_its_own_checks() -> None:
+    table, database = TableId("pg", ("public", "t")), TableId("pg", ("market",))
+    assert family_of("iceberg", TABLE) == "files"
+    assert (family_of("postgres", table), family_of("timescale", database)) == ("table", "database")
+    asked = ChecksPolicy(names=("debt", "file_count", "bloat"))
+    assert [names_of(asked, 10, family) for family in ("files", "table", "database")] == [
+        ("file_count", "debt"),
+        ("bloat", "debt"),
+        ("debt",),
+    ]
+    assert {names_of(ChecksPolicy(), LARGE_FLEET + 1, family) for family in ("files", "table", "database")} == {
+        ("debt",)
+    }
 
 
 def test_debt_is_judged_by_the_score() -> None:
