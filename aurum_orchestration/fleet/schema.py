@@ -25,7 +25,7 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
-    backends = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig, SqliteBackendConfig]
+    backends: list[type[BaseModel]] = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig, SqliteBackendConfig]
     shapes: list[type[BaseModel]] = [FleetConfig, *backends, TableRule, *models.values(), NotificationRule, RuleGroup]
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)

@@ -72,8 +72,9 @@ def waits_for_a_lock(url: str) -> bool:
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
-            return connection.execute(
-                text("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            waiting = connection.execute(
+                text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             ).scalar_one()
+            return int(waiting) > 0
     finally:
         engine.dispose()

@@ -25,18 +25,14 @@ SELECT current_setting('server_version_num')::int AS version,
        (SELECT oid FROM pg_database WHERE datname = current_database())::bigint AS database_oid,
        current_user::text AS "user",
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-       (SELECT pg_has_role(current_user, datdba, 'USAGE') FROM pg_database
-         WHERE datname = current_database()) AS owns_database,
        ARRAY(SELECT rolname::text FROM pg_roles
               WHERE rolname LIKE 'pg\\_%' AND pg_has_role(current_user, oid, 'USAGE')) AS roles,
        pg_is_in_recovery() AS replica,
        current_setting('default_transaction_read_only')::bool AS read_only,
        (SELECT coalesce(jsonb_object_agg(extname, extversion), '{}') FROM pg_extension) AS extensions,
        current_setting('timescaledb.license', true) AS timescale_license,
-       current_setting('block_size')::int AS block_size,
        current_setting('autovacuum')::bool AS autovacuum,
        current_setting('autovacuum_freeze_max_age')::bigint AS freeze_max_age,
-       current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_freeze_max_age,
        (SELECT bool_and(has_column_privilege('pg_catalog.pg_statistic', name, 'SELECT'))
           FROM unnest(ARRAY['starelid', 'staattnum', 'stainherit', 'stanullfrac', 'stawidth', 'stadistinct']) name)
          AS reads_statistics,
@@ -59,16 +55,13 @@ class ServerFacts:
     database_oid: int
     user: str
     superuser: bool
-    owns_database: bool
     roles: frozenset[str]
     replica: bool
     read_only: bool
     extensions: Mapping[str, str]
     timescale_license: str | None
-    block_size: int
     autovacuum: bool
     freeze_max_age: int
-    multixact_freeze_max_age: int
     reads_statistics: bool
     pooler: bool
 
