@@ -26,7 +26,8 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
     """The schema, with the policies of the given operations (default: those of this package)."""
     models = builtin_policy_models() if policy_models is None else policy_models
     backends: list[type[BaseModel]] = [BackendConfig, IcebergBackendConfig, PostgresBackendConfig, SqliteBackendConfig]
-    shapes: list[type[BaseModel]] = [FleetConfig, *backends, TableRule, *models.values(), NotificationRule, RuleGroup]
+    with_policies: list[type[BaseModel]] = [FleetConfig, *backends, TableRule]
+    shapes = [*with_policies, *models.values(), NotificationRule, RuleGroup]
     inputs: list[tuple[type[BaseModel], Literal["validation"]]] = [(shape, "validation") for shape in shapes]
     references, schema = models_json_schema(inputs)
     definitions = schema["$defs"]
@@ -38,7 +39,7 @@ def fleet_schema(policy_models: PolicyModels | None = None) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {operation: references[model, "validation"] for operation, model in sorted(models.items())},
     }
-    for shape in (FleetConfig, *backends, TableRule):
+    for shape in with_policies:
         properties = definitions[_name(references[shape, "validation"])]["properties"]
         properties["policy"] = {"$ref": "#/$defs/Policies", "description": properties["policy"]["description"]}
     for shape in shapes[1:]:
