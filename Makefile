@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 DEMO := .aurum
 
-.PHONY: help setup demo demo-trino ui trino test test-thorough bench bench-peers bench-compare check docs pictures lock clean
+.PHONY: help setup demo demo-trino ui trino test test-thorough bench bench-peers bench-trino bench-compare check docs pictures lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | column -t -s "$$(printf '\t')"
@@ -49,6 +49,9 @@ bench: $(STAMP) ## Measure the figures; results go to benchmarks/results.
 
 bench-peers: $(STAMP) ## Measure bin-packing by Spark beside ours; says what to get first where Spark is missing.
 	@$(BIN)/python -m benchmarks.peers $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-trino: $(STAMP) ## Measure both engines through a Trino of this machine; says what to get first where it is missing.
+	@$(BIN)/python -m benchmarks.run --trino
 
 bench-compare: $(STAMP) ## Fail when a ratio of the last bench is worse than the stored one beyond its spread.
 	@$(BIN)/python -m benchmarks.compare

@@ -20,10 +20,9 @@ from aurum_orchestration.local.engines.lake import Lake
 from aurum_orchestration.local.engines.trino import ENGINE
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
+from benchmarks.run import NO_TRINO
 
 HEAP_MB = 4096
-NO_TRINO = 3
-"""Exit code of a benchmark that measured nothing, because there is no Trino: the runner goes on without it."""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Measuring tables of a Trino backend, with its catalog and through Trino alone, against a statement per table.
 
-    python -m benchmarks.trino_measure URL CATALOG_URI WAREHOUSE [--tables 200] [--sample 20]
+    python -m benchmarks.trino_measure [--tables 200] [--sample 20]
 
 The tables are registered under new names over a few that are made, which costs Trino as much to read. One statement
 per table is timed on a sample, before and after; both ways are of the same run, so their ratio is what counts.
@@ -9,22 +9,24 @@ per table is timed on a sample, before and after; both ways are of the same run,
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from urllib.parse import urlsplit
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel
 from pyiceberg.catalog.sql import SqlCatalog
 
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.local.engines.lake import Lake
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import relation
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
+from benchmarks.figures import figure, show
+from benchmarks.trino_lake import catalog_of, trino_lake
 
 NAMESPACE, SOURCES, COMMITS = "measure_bench", 5, 4
 
@@ -54,20 +56,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("catalog_uri")
-    parser.add_argument("warehouse")
-    parser.add_argument("--tables", type=int, default=200)
-    parser.add_argument("--sample", type=int, default=20)
-    given = parser.parse_args()
-    where = urlsplit(given.url)
-    with SqlCatalog("lake", uri=given.catalog_uri, warehouse=given.warehouse) as catalog:
-        tables = prepare(catalog, given.tables)
-    properties = {"name": "lake", "type": "sql", "uri": given.catalog_uri, "warehouse": given.warehouse}
+def figures_of(found: Lake, count: int, sample: int) -> list[dict[str, Any]]:
+    with catalog_of(found) as catalog:
+        tables = prepare(catalog, count)
+    properties = {"name": "lake", "type": "sql", "uri": found.uri, "warehouse": found.warehouse}
     backend = IcebergMaintenanceBackend(
-        {"engine": "trino", "host": where.hostname, "port": where.port, "trino_catalog": "lake"}, name="lake"
+        {"engine": "trino", "host": "127.0.0.1", "port": found.trino_port, "trino_catalog": "lake"}, name="lake"
     )
     client = backend.trino.client
     policies: dict[str, BaseModel] = {"compaction": CompactionPolicy(), "retention": RetentionPolicy()}
@@ -80,7 +74,7 @@ def main() -> None:
 
     def one_by_one() -> list[float]:
         # what a script would ask of each table: its files now, from $files
-        names = [relation(client.catalog, table, "$files") for table in tables[: given.sample]]
+        names = [relation(client.catalog, table, "$files") for table in tables[:sample]]
         statements = [f"SELECT count(*), sum(file_size_in_bytes), sum(record_count) FROM {name}" for name in names]
         return [timed(partial(client.query, statement)) for statement in statements]
 
@@ -92,17 +86,23 @@ def main() -> None:
     both = IcebergMaintenanceBackend({**backend.config, "catalog": properties}, name="lake")
     with_catalog = timed(lambda: both.measure(tables, policy))
     single = statistics.median([*before, *after])
-    figures = {
-        "tables": len(tables),
-        "one_statement_per_table_ms": round(single * 1000, 1),
-        "first_measuring_ms_per_table": round(first * 1000 / len(tables), 2),
-        "measuring_again_ms_per_table": round(again * 1000 / len(tables), 2),
-        "with_catalog_ms_per_table": round(with_catalog * 1000 / len(tables), 2),
-        "with_catalog_ratio": round(with_catalog / len(tables) / single, 4),
-        "first_ratio": round(first / len(tables) / single, 3),
-        "again_ratio": round(again / len(tables) / single, 3),
-    }
-    print(json.dumps(figures, indent=2))
+    backend.trino.close()
+    return [
+        figure("one_statement_per_table_ms", [single * 1000], "ms"),
+        figure("measured_tables", [len(tables)], "tables"),
+        figure("measure_with_catalog_share", [with_catalog / len(tables) / single], "ratio", 0.1),
+        figure("measure_by_trino_again_share", [again / len(tables) / single], "ratio", 0.1),
+        figure("measure_by_trino_first_share", [first / len(tables) / single], "ratio"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=int, default=200)
+    parser.add_argument("--sample", type=int, default=20)
+    given = parser.parse_args()
+    with trino_lake(heap_mb=2048) as found:
+        show(figures_of(found, given.tables, given.sample))
 
 
 if __name__ == "__main__":

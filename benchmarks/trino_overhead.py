@@ -5,7 +5,7 @@ with the same session properties. The same statement of ours is the work; around
 (looking before, ``EXPLAIN``, proof afterwards) and spend time outside of any statement. Three figures, in shares of
 the bare SQL's seconds:
 
-* ``outside``: seconds of the batch in which no statement of ours runs on Trino, the lease, history and catalog included;
+* ``outside``: seconds of the batch in which no statement of ours runs: plan, lease, history, the catalog;
 * ``unproven``: all that the batch takes more than the bare SQL, with ``verify: false``;
 * ``proven``: the same with the rows counted and hashed by Trino before and after, which the bare SQL does not do.
 
@@ -89,7 +89,7 @@ class Bench:
         began = time.perf_counter()
         for name in self.names:
             cursor = connection.cursor()
-            cursor.execute(f'ALTER TABLE lake.bench."{name}" EXECUTE optimize(file_size_threshold => \'96MB\')')
+            cursor.execute(f"ALTER TABLE lake.bench.\"{name}\" EXECUTE optimize(file_size_threshold => '96MB')")
             cursor.fetchall()
         return time.perf_counter() - began
 

@@ -115,7 +115,7 @@ class TrinoKeys(BaseModel):
     )
 
     trino_above_gib: float = Field(
-        default=50.0, ge=0, description="With `engine: auto`: above so many GiB to rewrite Trino does it."
+        default=200.0, ge=0, description="With `engine: auto`: above so many GiB to rewrite Trino does it."
     )
 
     @model_validator(mode="after")
