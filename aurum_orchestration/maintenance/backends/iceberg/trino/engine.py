@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import BackendUnavailableError, UndoRefusedError, UnsupportedError
+from aurum_orchestration.errors import (
+    BackendUnavailableError,
+    CorruptTableError,
+    StateDriftedError,
+    UndoRefusedError,
+    UnsupportedError,
+)
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities, probe
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
@@ -133,7 +139,16 @@ class TrinoEngine:
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         """Plan an operation from the table's metadata."""
         handler = handler_of(operation)
-        return _marked(handler.plan(self.table(table), table, parameters))
+        found = self.table(table)
+        try:
+            return _marked(handler.plan(found, table, parameters))
+        except CorruptTableError as error:
+            read = found.embedded.metadata_location if found.embedded is not None else None
+            now = self.table(table).embedded
+            if now is None or now.metadata_location == read:
+                raise
+            # planned without the lease: an expiry may delete what an older state of the table still names
+            raise StateDriftedError(f"the table changed while it was read: {error.detail}") from error
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
         """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
