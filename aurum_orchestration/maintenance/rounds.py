@@ -18,6 +18,7 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceConfig,
     MaintenanceResult,
     MaintenanceStatus,
+    OperationType,
     PolicyLookup,
 )
 from aurum_orchestration.maintenance.operations.base import BaseMaintenanceOperation
@@ -29,6 +30,10 @@ _A_PERSON_MAY = WAITING | {"disabled", "unmeasured"}
 """Codes that a person passes over by naming the operation: neither thresholds nor refusals are among them."""
 
 _A_SCHEDULE_MAY = _A_PERSON_MAY - {"back-off"}
+
+
+_WITH_TABLES = frozenset({OperationType.VIEWS})
+"""Operations that, done to a database, are done to each of its tables."""
 
 
 class Respect(StrEnum):
@@ -114,6 +119,8 @@ def choose(
                 wanted.append(decision)
             elif named:
                 left.append(decision)
+    wanted, covered = _once(wanted)
+    left += covered if named else []
     allowed: list[Decision] = []
     cut: list[Decision] = []
     for backend in dict.fromkeys(decision.table.backend for decision in wanted):
@@ -130,6 +137,18 @@ def choose(
         for decision in (*cut, *left)
     ]
     return Round(to_do, [*skipped, *failed])
+
+
+def _once(wanted: Sequence[Decision]) -> tuple[list[Decision], list[Decision]]:
+    """What is to be done, and what is done along with the whole database."""
+    whole = {(one.table.backend, one.operation) for one in wanted if len(one.table.parts) == 1}
+    covered = [
+        replace(one, act=False, reason="it is done along with the whole database")
+        for one in wanted
+        if one.operation in _WITH_TABLES and len(one.table.parts) > 1 and (one.table.backend, one.operation) in whole
+    ]
+    tables = {(one.table, one.operation) for one in covered}
+    return [one for one in wanted if (one.table, one.operation) not in tables], covered
 
 
 def overriding(

@@ -155,6 +155,13 @@ def test_doctor_finds_what_stands_in_the_way(pg: Pg, monkeypatch: pytest.MonkeyP
     assert "trades_at" in ill["indexes"].detail
 
 
+def test_doctor_prints_what_the_database_says(pg: Pg) -> None:
+    found = command(pg, "doctor", "--output", "json")
+    (target,) = [one for one in found.json["targets"] if one["target"] == "pg"]
+    assert {"version", "rights", "wraparound", "autovacuum"} <= {one["check"] for one in target["findings"]}
+    assert not (pg.home / "history.db").exists()
+
+
 def test_doctor_tells_a_role_what_it_lacks(pg: Pg) -> None:
     role = f"weak_{pg.name}"
     pg.sql(f"CREATE ROLE {role} LOGIN")
