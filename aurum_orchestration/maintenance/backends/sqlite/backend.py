@@ -56,8 +56,8 @@ class SqliteMaintenanceBackend(BaseMaintenanceBackend):
 
     @property
     def supported_operations(self) -> Sequence[OperationType]:
-        """Those that have a handler."""
-        return [OperationType(name) for name in HANDLERS]
+        """Those that have a handler, and those of `aurum maintenance --all` that it answers why not."""
+        return [OperationType(name) for name in (*HANDLERS, OperationType.VIEWS, OperationType.BLOAT)]
 
     @property
     def settings(self) -> SqliteBackendConfig:

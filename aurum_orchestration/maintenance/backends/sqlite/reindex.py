@@ -30,7 +30,8 @@ def plan(target: Target, parameters: ReindexParameters) -> MaintenancePlan:
     """
     with target.database.look() as connection:
         known = dict(indexes_of(connection, target.table))
-        wrong = integrity(connection) if parameters.scope == "bloated" and not parameters.indexes else []
+        looked = parameters.scope == "bloated" and not parameters.indexes
+        wrong = integrity(connection, target.table) if looked else []
     for index in parameters.indexes:
         if index not in known:
             raise RequestError(

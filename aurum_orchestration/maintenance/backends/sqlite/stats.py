@@ -30,12 +30,13 @@ def plan(target: Target, parameters: StatsParameters) -> MaintenancePlan:
     with target.database.look() as connection:
         tables = [target.table] if target.table else tables_of(connection)
         analyzed = analyzed_rows(connection)
-        wrong = integrity(connection)
+        wrong = integrity(connection, target.table)
         about = {table.name: rows_about(connection, table, analyzed) for table in tables}
         indexes = indexes_of(connection, target.table)
         stale = [table for table in tables if _stale(connection, table, analyzed, parameters)]
     largest = sorted(about.items(), key=lambda one: -(one[1] or 0.0))[: parameters.top]
-    integral = "SQLite finds nothing wrong in the file" if not wrong else f"SQLite finds {wrong[0]}"
+    where = "it" if target.table else "the file"
+    integral = f"SQLite finds nothing wrong in {where}" if not wrong else f"SQLite finds {wrong[0]}"
     stale_told = f"{count(len(stale), 'table')} to analyze" if stale else "no statistics are stale"
     reason = f"{count(len(tables), 'table')} with {len(indexes):,} indexes; {integral}; {stale_told}"
     detail: dict[str, Any] = {
