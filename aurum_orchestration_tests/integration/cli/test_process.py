@@ -146,8 +146,8 @@ def test_a_problem_on_a_terminal_is_framed(shared_home: Path) -> None:
 def test_an_unexpected_error_is_a_problem_and_its_stack_goes_to_the_log(shared_home: Path) -> None:
     broken = (
         "from aurum_orchestration.maintenance.service import MaintenanceService\n"
-        "async def status(self, *_): raise RuntimeError('password=hunter2 went wrong')\n"
-        "MaintenanceService.status = status"
+        "async def health(self, *_): raise RuntimeError('password=hunter2 went wrong')\n"
+        "MaintenanceService.health = health"
     )
     outcome = finished(aurum_process("status", "--output", "json", before=broken))
     assert (outcome.code, outcome.out) == (1, "")

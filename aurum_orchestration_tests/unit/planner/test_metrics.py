@@ -23,3 +23,10 @@ def test_every_metric_has_a_unit_and_a_meaning_that_a_table_cell_can_hold() -> N
 
 def test_a_name_means_one_thing() -> None:
     assert not set(HEALTH_METRICS) & set(OPERATION_METRICS)
+
+
+def test_the_catalogue_has_nothing_that_no_code_speaks_of() -> None:
+    package = PAGE.parents[1] / "aurum_orchestration"
+    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "metrics.py")
+    by_operation = {name for name in METRICS if f"}}_{name.partition('_')[2]}" in code}  # f"{operation}_groups"
+    assert {name for name in METRICS if name not in code} <= by_operation
