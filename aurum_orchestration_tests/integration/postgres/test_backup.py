@@ -18,6 +18,7 @@ from aurum_orchestration.errors import CorruptTableError, OperationCancelledErro
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.backup import execute, tools
 from aurum_orchestration.maintenance.backends.postgres.backup.execute import DumpUnit
+from aurum_orchestration.maintenance.backends.postgres.backup.place import Place
 from aurum_orchestration.maintenance.backends.postgres.backup.tools import Caller, Tools, find_tools
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.backup import BackupParameters
@@ -114,9 +115,12 @@ def test_what_a_killed_publishing_left_is_removed_and_nothing_of_another_databas
         other = name.replace("_20", f"_{year}", 1).replace(f"_{year}26", f"_{year}")
         (folder / other).write_bytes((folder / name).read_bytes())
         (folder / f"{other}.json").write_text(json.dumps({**told, **changed}))
+    place = Place(str(folder), "backup_{db}_{timestamp}", pg.name, told["source"])
+    (folder / f"{place._partial('x.json')}.partial").write_text("{")
     time.sleep(1.1)
     done = backup(pg, folder)
-    assert done.metrics["leftovers_dropped"] == 1
+    assert done.metrics["leftovers_dropped"] == 2
+    assert not [one for one in names(folder) if one.startswith(".")]
     assert not [one for one in names(folder) if "_1999" in one]
     assert len([one for one in names(folder) if "_1998" in one]) == 2
 

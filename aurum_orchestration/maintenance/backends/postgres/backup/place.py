@@ -16,6 +16,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ PREFIX, PARTIAL = ".aurum_", ".partial"
 """What is not finished is named so."""
 
 CHUNK = 8 * 2**20
+_YOUNG_SECONDS = 60.0
+"""A staging folder without a lock that is younger may be about to get one."""
+
 _WHOLE = frozenset({"s3", "gcs", "abfs"})
 """Filesystems on which an object appears only once it is complete."""
 
@@ -128,11 +132,10 @@ class Place:
                 self.remove(one.name)
                 removed += 1
         system, folder = self._place
-        if self.local is None:
-            for info in system.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
-                if info.base_name.startswith(self._partial("")):
-                    system.delete_file(info.path)
-                    removed += 1
+        for info in system.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+            if info.type == pafs.FileType.File and info.base_name.startswith(self._partial("")):
+                system.delete_file(info.path)
+                removed += 1
         return removed
 
     def publish(self, staging: Staging, name: str, note: Note) -> Note:
@@ -285,7 +288,9 @@ def _remove_if_dead(path: Path) -> bool:
             return False
         descriptor = os.open(path / "lock", os.O_RDWR)
     except FileNotFoundError:
-        descriptor = -1  # killed before it made its lock
+        if time.time() - path.stat().st_mtime < _YOUNG_SECONDS:
+            return False  # about to be locked
+        descriptor = -1
     except OSError:
         return False
     try:
