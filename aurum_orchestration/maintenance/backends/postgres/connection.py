@@ -174,16 +174,17 @@ class Sessions:
         return {"autocommit": True, "prepare_threshold": None, "application_name": "aurum"}
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute(
-            "SELECT set_config('lock_timeout', %s, false), set_config('timezone', 'UTC', false), "
-            "set_config('idle_in_transaction_session_timeout', '60s', false)",
-            (f"{int(self.config.lock_timeout * 1000)}ms",),
-        )
+        connection.execute(self._settings())
 
     def _reset(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute("SELECT pg_advisory_unlock_all()")
-        connection.execute("RESET ALL")
-        self._configure(connection)
+        # one message: there are several sessions to a table, and each is waited for
+        connection.execute(sql.SQL("RESET ALL; SELECT pg_advisory_unlock_all(); ") + self._settings())
+
+    def _settings(self) -> sql.Composed:
+        return sql.SQL(
+            "SELECT set_config('lock_timeout', {}, false), set_config('timezone', 'UTC', false), "
+            "set_config('idle_in_transaction_session_timeout', '60s', false)"
+        ).format(sql.Literal(f"{int(self.config.lock_timeout * 1000)}ms"))
 
     def close(self) -> None:
         """Close every connection."""
