@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,21 @@ DELETE_AFTER_DAYS = {"cleanup": 730.0, "logs": 90.0, "sessions": 0.0}
 ARCHIVE_AFTER_DAYS = 365.0
 BATCH_SIZE = {"cleanup": 1_000, "logs": 10_000, "sessions": 10_000}
 """What holds by operation where a group does not say."""
+
+_NAME = re.compile(r'"((?:[^"]|"")+)"|([^".\s]+)')
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """The parts of ``schema.name``, with names in double quotes taken as they are. Raises ValueError."""
+    parts: list[str] = []
+    rest = f".{name.strip()}"
+    while rest:
+        found = _NAME.match(rest, 1) if rest.startswith(".") else None
+        if found is None:
+            raise ValueError(f"{name!r} is no table name: write schema.name")
+        parts.append(found[1].replace('""', '"') if found[1] is not None else found[2])
+        rest = rest[found.end() :]
+    return tuple(parts)
 
 
 class RuleGroup(BaseModel):
@@ -65,6 +81,13 @@ class RuleGroup(BaseModel):
         "False: the group is left out while there are such rows.",
     )
 
+    @field_validator("table", "archive_table")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        if name is not None:
+            name_parts(name)
+        return name
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -81,6 +104,11 @@ class RuleGroup(BaseModel):
         if self.archive_table is not None and self.archive_path is not None:
             raise ValueError(f"group {self.title!r}: give archive_table or archive_path, not both")
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the table's name."""
+        return name_parts(self.table)
 
     def days(self, operation: str) -> float:
         """Days after which rows of the group are deleted by an operation; 0 with an expiry column."""

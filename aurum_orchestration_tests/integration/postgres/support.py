@@ -17,6 +17,7 @@ from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMa
 from aurum_orchestration.maintenance.interfaces import (
     MaintenanceResult,
     PlanExecution,
+    PlanStep,
     RunContext,
     TableHealth,
 )
@@ -123,6 +124,11 @@ class Pg:
                 return await service.execute_maintenance(None, operation, table, dry_run, given)
 
         return asyncio.run(go())
+
+
+def steps_of(result: MaintenanceResult) -> list[PlanStep]:
+    """The steps that a result tells of."""
+    return result.steps or []
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from aurum_orchestration.errors import LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionParameters
-from aurum_orchestration_tests.integration.postgres.support import Pg, a_run, carry_out, opened
+from aurum_orchestration_tests.integration.postgres.support import Pg, a_run, carry_out, opened, steps_of
 
 EVENTS = "pg.public.events"
 MONTHLY = """
@@ -66,7 +66,7 @@ def test_rows_of_the_default_partition_get_one_of_their_own(empty: Pg) -> None:
     )
     before = empty.checksum("events")
     dry = empty.on_table("partition_evolution", EVENTS, dry_run=True, premake=0, time_zone="Europe/Berlin")
-    assert [step.detail["rows"] for step in dry.steps or ()] == [1, 1, 1, 1, 1]
+    assert [step.detail["rows"] for step in steps_of(dry)] == [1, 1, 1, 1, 1]
     assert empty.checksum("events") == before
     assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == [(3,)]
     result = done(empty.on_table("partition_evolution", EVENTS, premake=0, time_zone="Europe/Berlin"))
@@ -124,6 +124,6 @@ def test_a_large_table_gets_a_proposal_and_nothing_is_done(empty: Pg) -> None:
     assert str(small.status) == "skipped"
     assert "need not be" in small.reason
     told = done(empty.on_table("partition_evolution", EVENTS, propose_from_gb=0))
-    assert 'PARTITION BY RANGE ("at")' in (told.steps or ())[0].detail["sql"]
+    assert 'PARTITION BY RANGE ("at")' in steps_of(told)[0].detail["sql"]
     assert any("primary or unique keys have to contain at" in text for text in told.warnings)
     assert empty.sql("SELECT count(*) FROM pg_class WHERE relname LIKE 'events%' AND relkind IN ('r', 'p')") == [(1,)]

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
-from aurum_orchestration_tests.integration.postgres.support import Pg
+from aurum_orchestration_tests.integration.postgres.support import Pg, steps_of
 
 EVENTS = "pg.public.events"
 PLAIN = """
@@ -43,7 +43,7 @@ def test_old_rows_go_by_local_time_in_batches(empty: Pg) -> None:
     given = {"time_column": "at", "row_days": 30, "time_zone": "America/New_York", "batch_size": 500}
     planned = empty.run("retention", EVENTS, dry_run=True, **given)
     assert str(planned.status) == "planned"
-    assert (planned.steps or ())[0].detail["rows"] == 2281
+    assert steps_of(planned)[0].detail["rows"] == 2281
     assert empty.sql("SELECT count(*) FROM ONLY events") == [(3001,)]
     result = done(empty.run("retention", EVENTS, **given))
     assert result.metrics["rows_deleted"] == 2281
@@ -102,7 +102,7 @@ def test_a_detachment_that_was_cut_short_is_finished(empty: Pg) -> None:
                 one.execute("ALTER TABLE events DETACH PARTITION events_2024 CONCURRENTLY")
         assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(1,)]
     result = done(empty.run("retention", EVENTS, **given))
-    assert "FINALIZE" in (result.steps or ())[0].detail["sql"]
+    assert "FINALIZE" in steps_of(result)[0].detail["sql"]
     assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == [(2,)]
 
 

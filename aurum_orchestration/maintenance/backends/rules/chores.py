@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from aurum_orchestration.errors import ConfigurationError, UnknownNameError, UnsupportedError, nearest
-from aurum_orchestration.fleet.rule_groups import ARCHIVE_AFTER_DAYS, RuleGroup, RuleGroups
+from aurum_orchestration.fleet.rule_groups import ARCHIVE_AFTER_DAYS, RuleGroup, RuleGroups, name_parts
 from aurum_orchestration.maintenance.operations.cleanup import CleanupParameters
 from aurum_orchestration.maintenance.operations.logs import LogsParameters
 from aurum_orchestration.maintenance.operations.sessions import SessionsParameters
@@ -23,8 +22,6 @@ OPERATIONS: dict[type[RulesParameters], str] = {
 
 Action = Literal["delete", "move", "export"]
 """Rows are deleted; or go to another table first; or into Parquet files first. Always in one transaction."""
-
-_NAME = re.compile(r'"((?:[^"]|"")+)"|([^".\s]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +62,6 @@ class Chore:
         return cls(**{**given, "table": tuple(given["table"]), "archive": tuple(archive) if archive else None})
 
 
-def name_parts(name: str) -> tuple[str, ...]:
-    """The parts of ``schema.name``, with names in double quotes taken as they are. Raises ConfigurationError."""
-    parts: list[str] = []
-    rest = name.strip()
-    while True:
-        found = _NAME.match(rest)
-        if found is None:
-            raise ConfigurationError(f"{name!r} is no table name", hint="Write schema.name.")
-        parts.append(found[1].replace('""', '"') if found[1] is not None else found[2])
-        rest = rest[found.end() :]
-        if not rest:
-            return tuple(parts)
-        if not rest.startswith("."):
-            raise ConfigurationError(f"{name!r} is no table name", hint="Write schema.name.")
-        rest = rest[1:]
-
-
 def chosen_groups(
     config: RuleGroups, operation: str, table: Sequence[str] | None, titles: Sequence[str]
 ) -> list[RuleGroup]:
@@ -101,7 +81,7 @@ def chosen_groups(
             hint=f"fleet.yaml says which rows are old: {operation}: [{{title: ..., table: schema.name, ...}}].",
         )
     if table is not None:
-        groups = [group for group in groups if name_parts(group.table) == tuple(table)]
+        groups = [group for group in groups if group.parts == tuple(table)]
         if not groups:
             raise UnsupportedError(f"no rule group of {operation} is about {'.'.join(table)}", operation=operation)
     return [group for group in groups if not titles or group.title in titles]
@@ -121,7 +101,7 @@ def chores_of(group: RuleGroup, operation: str, batch: int | None = None) -> lis
         raise ConfigurationError(
             f"group {group.title!r}: rows are deleted after {days:g} days, before they are archived after {after:g}"
         )
-    table = name_parts(group.table)
+    table = group.parts
     rows = batch or group.rows_per_batch(operation)
     here = Chore(
         group.title,

@@ -8,8 +8,10 @@ TARGET_SECONDS = 0.25
 """A batch that takes longer is followed by smaller ones, so that locks are short and replicas keep up."""
 
 SMALLEST = 50
-MOST_SLOWED = 20.0
+MOST_SLOWED = 8.0
 LONGEST_PAUSE = 30.0
+FORGETS = 1.05
+"""By so much the best time per row is forgotten with each batch: what was in memory at first may not be later on."""
 
 
 class Pace:
@@ -30,7 +32,7 @@ class Pace:
         per_row = max(seconds, 1e-6) / done
         # a short batch is all overhead, and says nothing about rows
         if done >= self.rows / 2 or self._best is None:
-            self._best = per_row if self._best is None else min(self._best, per_row)
+            self._best = per_row if self._best is None else min(self._best * FORGETS, per_row)
         slowed = min(MOST_SLOWED, per_row / self._best) if self._best else 1.0
         if seconds > TARGET_SECONDS:
             self.rows = max(min(SMALLEST, self._most), int(self.rows * TARGET_SECONDS / seconds))
