@@ -41,7 +41,7 @@ def plan(server: TrinoServer, namespace: str, name: str, **keys: Any) -> Mainten
 def test_small_work_is_planned_by_the_embedded_engine(trino: TrinoServer, namespace: str) -> None:
     made = plan(trino, namespace, "parquet")
     assert made.fingerprint.get("engine") != "trino"
-    assert "on the embedded engine, because 0.0 GiB to rewrite are at most 50 GiB" in made.reason
+    assert "on the embedded engine, because 0.0 GiB to rewrite are at most 200 GiB" in made.reason
 
 
 def test_large_work_is_planned_through_trino(trino: TrinoServer, namespace: str) -> None:

@@ -336,7 +336,7 @@ def test_a_broken_connection_is_read_back(lake: Shared, pattern: str, how: How, 
         if takes_place:
             tally = carry_out(plan, table)
             assert tally.metrics["files_rewritten"] == 2
-            assert tally.undo_data == {"rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
+            assert tally.undo_data == {"engine": "trino", "rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
         else:
             with pytest.raises(BackendUnavailableError):
                 carry_out(plan, table)
@@ -420,7 +420,7 @@ async def test_through_the_service_with_undo_and_a_format_that_trino_does_not_wr
     assert set(done.metrics) <= set(METRICS)
     assert done.verification is not None
     assert done.verification.ok
-    assert done.undo_data == {"rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
+    assert done.undo_data == {"engine": "trino", "rollback_to": stood, "snapshots": [last(lake).snapshot_id]}
     async with lake.service() as service:
         undone = await service.undo(done.operation_id)
     assert undone.status == MaintenanceStatus.COMPLETED, undone.problem

@@ -102,7 +102,7 @@ async def test_old_snapshots_and_whole_old_days_go_and_nothing_else_does(lake: S
     assert snapshots(lake)[:-1] == [before[0], before[2]]
     assert done.metrics["files_deleted"] == len(files)
     assert there(files) == []
-    assert done.undo_data == {"rollback_to": before[2], "snapshots": [snapshots(lake)[-1]]}
+    assert done.undo_data == {"engine": "trino", "rollback_to": before[2], "snapshots": [snapshots(lake)[-1]]}
     assert "nothing brings expired snapshots back" in (done.undo or "")
 
 
