@@ -114,7 +114,9 @@ def test_what_it_has_not_is_skipped_with_the_reason(file: File, operation: str, 
     assert file.digests() == before
 
 
-def test_a_dry_run_writes_nothing(file: File, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_dry_run_writes_nothing(file: File, tmp_path: Path, mode: str) -> None:
+    file.sql(f"PRAGMA journal_mode = {mode}")
     file.sql("DELETE FROM audit WHERE id > 700")
     before = file.digests()
     for operation in ("vacuum", "reindex", "stats", "logs", "sessions", "cleanup", "backup"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -50,9 +51,19 @@ class Database:
 
     @contextmanager
     def look(self, run: RunContext | None = None) -> Iterator[sqlite3.Connection]:
-        """A connection that cannot write."""
-        with self._opened("ro", run) as connection:
+        """A connection that writes nothing, and leaves nothing beside the file."""
+        # who may not write cannot take the log away again that SQLite makes for readers, too
+        mode = "rw" if self._logs_and_is_closed() and os.access(self.path, os.W_OK) else "ro"
+        with self._opened(mode, run) as connection:
+            connection.execute("PRAGMA query_only = ON")
             yield connection
+
+    def _logs_and_is_closed(self) -> bool:
+        """Whether it has a write-ahead log when it is open, and nobody has it open now."""
+        if not self.path.is_file() or self.path.with_name(f"{self.path.name}-wal").exists():
+            return False
+        with self.path.open("rb") as file:
+            return file.read(20)[18:20] == b"\x02\x02"
 
     @contextmanager
     def work(self, run: RunContext | None) -> Iterator[sqlite3.Connection]:
