@@ -34,6 +34,8 @@ BENCHMARKS = [
     "measure_tables",
     "sensor_tick",
     "code_location",
+    "postgres_measure",
+    "postgres_overhead",
 ]
 TRINO = ["trino_compaction", "trino_overhead", "trino_measure"]
 """``make bench-trino``. They leave with :data:`NO_TRINO` and a sentence where there is none."""
