@@ -95,7 +95,7 @@ class Bench:
             files.append(file)
 
         def one(file: Path) -> None:
-            command = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn, "-f", file]
+            command: list[str | Path] = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn, "-f", file]
             subprocess.run(command, check=True, capture_output=True)
 
         with ThreadPoolExecutor(PARALLEL) as pool:
