@@ -113,7 +113,7 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     ),
     "cache_hit_ratio": Metric("share", "Blocks found in shared buffers over blocks asked for, since statistics began."),
     "materialized_views": Metric("views", "Materialized views of the database."),
-    "cleanup_groups": Metric("groups", "Rule groups that fleet.yaml has for `cleanup` of the backend; of a table, those that are about it."),
+    "cleanup_groups": Metric("groups", "Rule groups that fleet.yaml has for `cleanup` of the backend."),
     "logs_groups": Metric("groups", "Rule groups that fleet.yaml has for `logs`."),
     "sessions_groups": Metric("groups", "Rule groups that fleet.yaml has for `sessions`."),
     "exact": Metric("0 or 1", "1 when manifests were read, 0 when file numbers are estimates from the summary."),

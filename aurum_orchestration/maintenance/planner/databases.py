@@ -163,10 +163,9 @@ def groups_of(operation: str) -> Trigger:
     """The trigger of ``cleanup``, ``logs`` or ``sessions``: where fleet.yaml has rule groups, once per cooldown."""
 
     def trigger(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001
-        groups = number(metrics, f"{operation}_groups")
         if DATABASE not in metrics:
-            whole = _by_database(metrics)
-            return replace(whole, possible=groups > 0) if whole else None
+            return _by_database(metrics)
+        groups = number(metrics, f"{operation}_groups")
         if not groups:
             return Assessment(False, f"fleet.yaml has no rule group under {operation} of this backend")
         return Assessment(True, f"{count(groups, 'rule group')}, once per cooldown", routine=True)

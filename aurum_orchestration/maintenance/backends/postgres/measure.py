@@ -43,7 +43,6 @@ def measure(backend: str, sessions: Sessions, server: ServerFacts, tables: Seque
     def ask() -> list[TableHealth]:
         with sessions.look("measure") as session:
             measured = _tables(session, server, tables)
-            _add_groups(measured, tables, sessions)
             whole = _database(session, sessions) if any(len(table.parts) == 1 for table in tables) else None
         return [
             _health(backend, table, whole if len(table.parts) == 1 else measured.get(number), server, now)
@@ -64,19 +63,6 @@ def _tables(session: Session, server: ServerFacts, tables: Sequence[TableId]) ->
         session.tuples(FOR_MANY, (len(tables),))
     rows = session.tuples(_query(tables_query, server, tables), {"schemas": schemas, "names": names}, binary=True)
     return {row[0]: _Found(row[1], known(TABLE_METRICS, row[3:]), _BY_PARTITION if row[2] else {}) for row in rows}
-
-
-def _add_groups(measured: dict[int, _Found], tables: Sequence[TableId], sessions: Sessions) -> None:
-    """Tables that rule groups are about get the number of these."""
-    about: dict[tuple[str, ...], dict[str, float]] = {}
-    for operation in _GROUPS:
-        for group in sessions.config.groups(operation):
-            counts = about.setdefault(group.parts, {})
-            counts[f"{operation}_groups"] = counts.get(f"{operation}_groups", 0.0) + 1
-    for number, table in enumerate(tables, 1):
-        if number in measured and table.parts in about:
-            found = measured[number]
-            measured[number] = found._replace(metrics={**found.metrics, **about[table.parts]})
 
 
 def _database(session: Session, sessions: Sessions) -> _Found:
