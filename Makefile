@@ -47,7 +47,7 @@ test-thorough: $(STAMP) ## Run the long tests too: kills at every step, a minute
 bench: $(STAMP) ## Measure the figures; results go to benchmarks/results.
 	@$(BIN)/python -m benchmarks.run
 
-bench-peers: $(STAMP) ## Measure bin-packing by Spark beside ours; says what to get first where Spark is missing.
+bench-peers: $(STAMP) ## Measure bin-packing by Spark, and by Trino where it is, beside ours; says what to get first.
 	@$(BIN)/python -m benchmarks.peers $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-trino: $(STAMP) ## Measure both engines through a Trino of this machine; says what to get first where it is missing.
