@@ -204,7 +204,7 @@ def test_a_role_without_rights_is_told_the_grant(pg: Pg) -> None:
 def test_a_role_that_maintains_but_does_not_own_says_who_can_drop_a_leftover(timescale: str, tmp_path: Path) -> None:
     server, name = timescale.replace("+psycopg", ""), f"aurum_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")
         role = f"keeper_{name}"
         try:
             pg = Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
@@ -216,8 +216,8 @@ def test_a_role_that_maintains_but_does_not_own_says_who_can_drop_a_leftover(tim
             pg.dsn = pg.dsn.replace("user=postgres", f"user={role}")
             done = pg.run("reindex", indexes=["trades_at", "trades_curve"])
         finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
-            connection.execute(f"DROP ROLE {role}")  # type: ignore[call-overload]
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP ROLE {role}")
     assert (done.status, done.problem) == ("completed", None)
     assert done.metrics["indexes_rebuilt"] == 2
     told = "which only its owner postgres can drop: DROP INDEX CONCURRENTLY IF EXISTS"
@@ -227,7 +227,7 @@ def test_a_role_that_maintains_but_does_not_own_says_who_can_drop_a_leftover(tim
 def test_chunks_of_a_hypertable_are_reindexed_and_their_leftovers_dropped(timescale: str, tmp_path: Path) -> None:
     server, name = timescale.replace("+psycopg", ""), f"aurum_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")
         try:
             pg = Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
             pg.script(
@@ -246,7 +246,7 @@ def test_chunks_of_a_hypertable_are_reindexed_and_their_leftovers_dropped(timesc
             assert pg.sql(INVALID) == []
             assert pg.checksum("readings") == rows
         finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert (done.status, done.problem) == ("completed", None)
     assert done.metrics["leftovers_dropped"] == 1
     assert done.metrics["indexes_rebuilt"] >= 3
