@@ -134,8 +134,11 @@ def _as_postgres(root: Path, program: str, *arguments: str) -> list[str | Path]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove the data of servers whose test run was killed: its folder outside is gone."""
+    """Remove the data of servers whose test run was killed: its folder outside is gone, or its process is."""
     for pattern in (f"tmp/{_PREFIX}*", f"tmp/*/{_PREFIX}*"):
         for inside in root.glob(pattern):
-            if not (Path("/") / inside.relative_to(root)).exists():
+            outside, held = Path("/") / inside.relative_to(root), inside / "data" / "postmaster.pid"
+            ended = held.exists() and not Path(f"/proc/{held.read_text().split()[0]}").exists()
+            if ended or not outside.exists():
                 shutil.rmtree(inside, ignore_errors=True)
+                shutil.rmtree(outside, ignore_errors=True)
