@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ SUITE = "trixie"
 _PACKAGES = ("postgresql-17", "postgresql-17-timescaledb", "postgresql-17-repack", "postgresql-17-partman")
 _BINARIES = "/usr/lib/postgresql/17/bin"
 _PREFIX = "aurum-timescale-"
+_SECONDS_TO_START = 600
 _NEEDS = "apt-get install debootstrap gives it, on Debian and Ubuntu."
 _THROWN_AWAY = ("var/cache/apt", "var/lib/apt/lists", "var/lib/postgresql/17/main", "usr/share/doc", "usr/share/locale")
 _MORE_SETTINGS = (
@@ -134,11 +136,12 @@ def _as_postgres(root: Path, program: str, *arguments: str) -> list[str | Path]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove the data of servers whose test run was killed: its folder outside is gone, or its process is."""
+    """Remove the data of servers whose test run was killed: its folder outside is gone, or its process is and it is not just starting."""
     for pattern in (f"tmp/{_PREFIX}*", f"tmp/*/{_PREFIX}*"):
         for inside in root.glob(pattern):
             outside, held = Path("/") / inside.relative_to(root), inside / "data" / "postmaster.pid"
-            ended = held.exists() and not Path(f"/proc/{held.read_text().split()[0]}").exists()
-            if ended or not outside.exists():
+            alive = held.exists() and Path(f"/proc/{held.read_text().split()[0]}").exists()
+            new = outside.exists() and time.time() - outside.stat().st_mtime < _SECONDS_TO_START
+            if not alive and not new:
                 shutil.rmtree(inside, ignore_errors=True)
                 shutil.rmtree(outside, ignore_errors=True)
