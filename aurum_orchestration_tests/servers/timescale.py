@@ -136,7 +136,7 @@ def _as_postgres(root: Path, program: str, *arguments: str) -> list[str | Path]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove the data of servers whose test run was killed: its folder outside is gone, or its process is and it is not just starting."""
+    """Remove the data of servers that have ended though nobody removed it: their test run was killed."""
     for pattern in (f"tmp/{_PREFIX}*", f"tmp/*/{_PREFIX}*"):
         for inside in root.glob(pattern):
             outside, held = Path("/") / inside.relative_to(root), inside / "data" / "postmaster.pid"
