@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aurum_orchestration.errors import (
@@ -81,11 +82,12 @@ def _read_back(table: TrinoTable, marked: str, error: AurumError) -> Made | None
     unknown = CommitStateUnknownError(f"{error.detail}; and nobody can tell whether it committed")
     asked = f"SELECT query_id FROM system.runtime.queries WHERE query = {literal(marked)}"
     try:
-        ids += [str(row[0]) for row in table.query(asked).rows]
-        # a statement whose answer nobody fetches is never over, though it has committed
-        made = _made_by(table, ids)
-        if made is not None:
-            return made
+        with suppress(BackendUnavailableError):  # it may be starting anew, which is waited for
+            ids += [str(row[0]) for row in table.query(asked).rows]
+            # a statement whose answer nobody fetches is never over, though it has committed
+            made = _made_by(table, ids)
+            if made is not None:
+                return made
         wait_until_over(table, marked, unknown)
         return _made_by(table, ids)
     except BackendUnavailableError:
