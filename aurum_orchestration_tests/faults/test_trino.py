@@ -19,8 +19,14 @@ from trino.exceptions import TrinoQueryError
 
 from aurum_orchestration.errors import RequestError
 from aurum_orchestration.maintenance.backends.iceberg.trino import readback
-from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import EXPIRE_FLOOR, ORPHAN_FLOOR, Capabilities
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import (
+    EXPIRE_FLOOR,
+    ORPHAN_FLOOR,
+    Capabilities,
+    probe,
+)
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.engine import TrinoEngine
 from aurum_orchestration_tests.faults.trino_site import Site, commits_held_back, site, told
 from aurum_orchestration_tests.servers.breaking_proxy import Answer as Told
 from aurum_orchestration_tests.servers.breaking_proxy import (
@@ -204,15 +210,12 @@ async def test_a_floor_that_was_raised_since_it_was_asked_for(
     operation: str, floor: str, direct: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of the catalog says "none": then Trino itself refuses, and that is told as what it is."""
-    from aurum_orchestration.maintenance.backends.iceberg.trino import engine
-
-    probe = engine.probe
 
     def outdated(client: TrinoClient) -> Capabilities:
         known = probe(client)
         return Capabilities(known.version, {**known.session, floor: "0s"}, known.newest_format)
 
-    monkeypatch.setattr(engine, "probe", outdated)
+    monkeypatch.setattr(f"{TrinoEngine.__module__}.probe", outdated)
     direct.keys["trino_catalog"] = direct.server.catalog
     before = direct.snapshots()
     given = {"retention_days": 2} if operation == "retention" else {"older_than_days": 4}

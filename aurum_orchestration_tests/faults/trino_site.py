@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy
 from pyiceberg.transforms import IdentityTransform
 
-from aurum_orchestration.maintenance.interfaces import MaintenanceResult, ProblemDetail
+from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration_tests.faults.reading import Bag, Reader
 from aurum_orchestration_tests.integration.iceberg.support import left_behind, local, spec_of
 from aurum_orchestration_tests.integration.trino.upkeep import BELOW, Shared, shared

@@ -142,7 +142,7 @@ async def test_by_turns(lake: Shared, embedded: Embedded, *, trino_first: bool) 
     assert len(kinds(lake)) == 2
     # what the one sees as nobody's is nobody's for the other, too
     for engine in (embedded, lake):
-        given = {"quarantine": False} if engine is embedded else {}
+        given: dict[str, Any] = {"quarantine": False} if engine is embedded else {}
         told = await engine.run("vacuum", older_than_days=0, **given, **BELOW)
         assert told.status in {"completed", "skipped"}, told.problem
         assert left_behind(lake.table()) == set()
