@@ -233,6 +233,13 @@ def checksums(table: TrinoTable, kind: str, *values: str) -> list[Any]:
         ("map(varchar, integer)", ("(MAP(), 1)", "(NULL, 1)", "(MAP(ARRAY['k'], ARRAY[NULL]), 1)"), "(MAP(), 1)"),
         ("row(p integer, q varchar)", ("(ROW(NULL, NULL), 1)", "(NULL, 1)", "(ROW(0, ''), 1)"), "(NULL, 1)"),
         ("double", ("(nan(), 1)", "(NULL, 1)", "(0e0, 1)", "(infinity(), 1)"), "(nan(), 1)"),
+        ("real", ("(1.5, 1)", "(NULL, 1)", "(-1.5, 1)"), "(1.5, 1)"),
+        ("boolean", ("(true, 1)", "(NULL, 1)", "(false, 1)"), "(false, 1)"),
+        ("date", ("(DATE '1969-12-31', 1)", "(NULL, 1)", "(DATE '1970-01-01', 1)"), "(DATE '1970-01-01', 1)"),
+        ("decimal(20,2)", ("(1.20, 1)", "(NULL, 1)", "(12.0, 1)", "(0, 1)"), "(12.00, 1)"),
+        ("varchar", ("('ab', 1), ('c', 1)", "('a', 1), ('bc', 1)", "('', 1)", "(NULL, 1)"), "('c', 1), ('ab', 1)"),
+        ("varbinary", ("(X'00', 1)", "(X'', 1)", "(NULL, 1)", "(X'0000', 1)"), "(X'', 1)"),
+        ("uuid", ("(UUID '12151fd2-7586-11e9-8f9e-2a86e4085a59', 1)", "(NULL, 1)"), "(NULL, 1)"),
         (
             "timestamp(6)",
             ("(TIMESTAMP '2026-01-01 00:00:00.000001', 1)", "(TIMESTAMP '2026-01-01 00:00:00.000002', 1)"),
@@ -244,7 +251,10 @@ def checksums(table: TrinoTable, kind: str, *values: str) -> list[Any]:
             "(ARRAY[ROW(1, NULL)], 1)",
         ),
     ],
-    ids=["pairs", "list", "map", "struct", "double", "timestamp", "nested"],
+    ids=[
+        *("pairs", "list", "map", "struct", "double", "real", "boolean", "date", "decimal", "varchar", "varbinary"),
+        *("uuid", "timestamp", "nested"),
+    ],
 )
 def test_the_checksum_tells_rows_apart(trino: TrinoServer, kind: str, different: Sequence[str], equal: str) -> None:
     client = TrinoClient(TrinoConnection.of({"host": trino.host, "port": trino.port}, "lake"), "lake")
