@@ -161,7 +161,7 @@ def _start_trino(
     lake = Lake(place, port, postgres_port)
     shared = trino.jdbc_catalog(CATALOG, postgres_port, lake.warehouse)
     catalogs = {CATALOG: shared, **{name: {**shared, **properties} for name, properties in more.items()}}
-    command = trino.configure(folder, trino.ENGINE.folder, port, heap_mb, catalogs, settings, quick=quick)
+    command = trino.configure(folder, trino.ENGINE.folder, port, heap_mb, catalogs, more=settings, quick=quick)
     return background.start(place, _TRINO, command, port, lambda: trino.answers(port), cwd=folder)
 
 

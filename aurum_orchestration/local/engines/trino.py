@@ -99,8 +99,8 @@ def configure(
     port: int,
     heap_mb: int,
     catalogs: Mapping[str, Mapping[str, str]],
-    more: Mapping[str, str],
     *,
+    more: Mapping[str, str],
     quick: bool,
 ) -> list[str | Path]:
     """Write a server's configuration below ``folder`` and give the command that starts it there.

@@ -76,7 +76,7 @@ class CompactionParameters(OperationParameters):
     )
     verification: Literal["checksum", "count"] = Field(
         default="checksum",
-        description="Trino: how deep `verify` looks after each statement. checksum reads every rewritten row twice; count "
+        description="Trino: how deep `verify` looks after a statement. checksum reads each rewritten row twice; count "
         "counts them.",
     )
     online_rewrite: bool = Field(

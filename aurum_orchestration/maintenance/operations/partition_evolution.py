@@ -51,7 +51,7 @@ class PartitionEvolutionParameters(OperationParameters):
     )
     verification: Literal["checksum", "count"] = Field(
         default="checksum",
-        description="Trino: how deep `verify` looks after each statement. checksum reads every rewritten row twice; count "
+        description="Trino: how deep `verify` looks after a statement. checksum reads each rewritten row twice; count "
         "counts them.",
     )
     chunk_interval: str | None = Field(

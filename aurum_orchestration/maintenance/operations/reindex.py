@@ -43,7 +43,7 @@ class ReindexParameters(OperationParameters):
         default=10 * 1024,
         ge=0,
         allow_inf_nan=False,
-        description="Where the free space cannot be known (the server runs elsewhere), a larger index is left alone; in MiB. "
+        description="Where free space cannot be known (a server elsewhere), a larger index is left alone; in MiB. "
         "None: no limit.",
     )
     wait_timeout_seconds: int = Field(

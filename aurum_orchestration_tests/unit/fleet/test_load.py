@@ -169,7 +169,8 @@ def test_policies_are_typed_strictly(load: Load, section: str, complaint: str) -
         ("version: 1\nbackends: {lake: {type: iceberg}}\ntables: {}", "fleet.yaml:3 (tables): must be a list."),
         (
             "version: 1\nbackends: {lake: {type: iceberg, engine: spark}}",
-            "fleet.yaml:2 (backends.lake.engine): must be 'pyiceberg', 'trino' or 'auto'. Known: auto, pyiceberg, trino.",
+            "fleet.yaml:2 (backends.lake.engine): must be 'pyiceberg', 'trino' or 'auto'. "
+            "Known: auto, pyiceberg, trino.",
         ),
         (
             "version: 1\nbackends: {lake: {type: iceberg}}\nbackends: {lake: {type: iceberg}}",
