@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.service import MaintenanceService
     from aurum_orchestration.maintenance.sharing import Shared
 
+
 @dataclass
 class Asked:
     """What the options ask for."""

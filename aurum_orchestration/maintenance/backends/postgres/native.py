@@ -92,9 +92,7 @@ def with_driven(sessions: Sessions, server: ServerFacts, healths: Sequence[Table
     with sessions.look("measure") as session:
         found = driven(session, server)
     return [
-        replace(one, refusals={**one.refusals, **found[one.table.parts]})
-        if one.table.parts in found
-        else one
+        replace(one, refusals={**one.refusals, **found[one.table.parts]}) if one.table.parts in found else one
         for one in healths
     ]
 

@@ -22,7 +22,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 _COLUMNS = """
 SELECT a.attname::text AS name, a.attnum::int AS number,
        format_type(coalesce(b.oid, t.oid), CASE WHEN b.oid IS NULL THEN a.atttypmod ELSE t.typtypmod END) AS type,
-       coalesce(b.typname, t.typname)::text AS base, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS always
+       coalesce(b.typname, t.typname)::text AS base, a.attgenerated <> '' AS generated
   FROM pg_attribute a
   JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
@@ -64,7 +64,6 @@ class Column:
     type: str
     base: str
     generated: bool
-    always: bool
 
 
 @dataclass(frozen=True, slots=True)
