@@ -37,16 +37,31 @@ from aurum_orchestration_tests.servers.breaking_proxy import (
     breaking_proxy,
     hangs,
     hangs_up,
-    loses_the_answer,
 )
 from aurum_orchestration_tests.servers.trino import READER, SECRET, STRANGER, TrinoServer
+
+
+def unzipped(forward: Forward) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Pass the request on; what comes back, to be read."""
+    status, headers, body = forward()
+    if any(name.lower() == "content-encoding" and value == "gzip" for name, value in headers):
+        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
+        body = gzip.decompress(body)
+    return status, headers, body
+
+
+def loses_the_last_answer(forward: Forward) -> Told:
+    """The statement takes effect, however long it takes; that it did, the client does not hear."""
+    told = unzipped(forward)
+    return told if b'"nextUri"' in told[2] else (502, [("Content-Type", "application/json")], b"{}")
+
 
 STATEMENT, RUNNING, CANCEL = "POST /v1/statement", "GET /v1/statement/executing", "DELETE /v1/statement"
 OPERATIONS = ("compaction", "retention", "vacuum", "manifests")
 FAULTS: dict[str, tuple[str, How]] = {
     "before": (STATEMENT, answers(503)),
     "in the middle": (RUNNING, hangs_up),
-    "after": (RUNNING, loses_the_answer(502)),
+    "after": (RUNNING, loses_the_last_answer),
     "too slow": (RUNNING, hangs(5)),
 }
 UNMARKED = {("retention", "in the middle")}
@@ -253,10 +268,7 @@ def token(expires: float) -> str:
 
 def as_http(forward: Forward) -> Told:
     """What stands between us and Trino ends the encryption: its addresses are Trino's, without."""
-    status, headers, body = forward()
-    if any(name.lower() == "content-encoding" and value == "gzip" for name, value in headers):
-        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
-        body = gzip.decompress(body)
+    status, headers, body = unzipped(forward)
     return status, headers, body.replace(b"https://127.0.0.1", b"http://127.0.0.1")
 
 

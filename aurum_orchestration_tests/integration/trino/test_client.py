@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,10 @@ def test_something_that_is_not_trino(trino: TrinoServer, proxy: Proxy) -> None:
 
 def test_a_change_that_never_started_is_known_not_to_have_happened(trino: TrinoServer, proxy: Proxy) -> None:
     proxy.breaks(STATEMENT, hangs_up)
+    name = f"client_{uuid.uuid4().hex[:10]}"
     with pytest.raises(BackendUnavailableError):
-        through(proxy, trino).change("CREATE SCHEMA lake.client_never", run=RunContext("r"), operation="test")
-    assert ("client_never",) not in trino.sql("SHOW SCHEMAS FROM lake")
+        through(proxy, trino).change(f"CREATE SCHEMA lake.{name}", run=RunContext("r"), operation="test")
+    assert (name,) not in trino.sql("SHOW SCHEMAS FROM lake")
 
 
 def test_a_change_that_was_cut_off_is_not_known(trino: TrinoServer, proxy: Proxy) -> None:
@@ -257,6 +259,7 @@ def test_a_change_is_not_sent_without_the_lease(trino: TrinoServer, asked: Trino
     def lost() -> None:
         raise UnsupportedError("the lease is lost")
 
+    name = f"client_{uuid.uuid4().hex[:10]}"
     with pytest.raises(UnsupportedError, match="lost"):
-        asked.change("CREATE SCHEMA lake.client_unleased", run=RunContext("r", still_mine=lost), operation="test")
-    assert ("client_unleased",) not in trino.sql("SHOW SCHEMAS FROM lake")
+        asked.change(f"CREATE SCHEMA lake.{name}", run=RunContext("r", still_mine=lost), operation="test")
+    assert (name,) not in trino.sql("SHOW SCHEMAS FROM lake")
