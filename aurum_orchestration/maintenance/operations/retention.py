@@ -23,7 +23,8 @@ class RetentionParameters(FlooredParameters, OperationParameters):
         default=7,
         ge=0,
         allow_inf_nan=False,
-        description="Snapshots younger than this many days are kept, and so are rows unless row_days says otherwise.",
+        description="Snapshots younger than this many days are kept; in Iceberg so are rows unless row_days says "
+        "otherwise.",
     )
     retain_last: Annotated[int, Floor(1, "snapshot")] = Field(
         default=5, ge=0, description="At least this many snapshots are kept, whatever their age."
@@ -37,7 +38,8 @@ class RetentionParameters(FlooredParameters, OperationParameters):
         ge=0,
         le=365_000,
         allow_inf_nan=False,
-        description="Rows older than this many days by time_column are deleted. None: retention_days.",
+        description="Rows older than this many days by time_column are deleted. None: retention_days; databases delete "
+        "no row then.",
     )
     rewrite_files: bool = Field(
         default=False,

@@ -106,6 +106,17 @@ def test_a_detachment_that_was_cut_short_is_finished(empty: Pg) -> None:
     assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == [(2,)]
 
 
+def test_how_long_rows_are_kept_has_to_be_said(empty: Pg) -> None:
+    """The default of retention_days is about snapshots: a week would be a short life for rows."""
+    empty.script(PLAIN)
+    kept: list[dict[str, float]] = [{}, {"retention_days": 30}]
+    for given in kept:
+        result = empty.run("retention", EVENTS, time_column="at", **given)
+        assert str(result.status) == "skipped"
+        assert "row_days is not set" in result.reason
+    assert empty.sql("SELECT count(*) FROM ONLY events") == [(3001,)]
+
+
 def test_without_a_time_column_nothing_is_old(empty: Pg) -> None:
     empty.script(PLAIN)
     result = empty.run("retention", EVENTS)

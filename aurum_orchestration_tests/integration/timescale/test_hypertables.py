@@ -112,7 +112,7 @@ def test_a_role_without_rights_is_told_and_changes_nothing(ts: Timescale) -> Non
         reader = Timescale(psycopg.conninfo.make_conninfo(ts.dsn, user="aurum_reader"), ts.name, ts.home)
         before = ts.chunks()
         vacuumed = reader.run("vacuum", READINGS)
-        dropped = reader.run("retention", READINGS, retention_days=7, time_column="at")
+        dropped = reader.run("retention", READINGS, row_days=7, time_column="at")
         assert vacuumed.problem is not None
         assert vacuumed.problem.type == "access-denied"
         assert dropped.problem is not None

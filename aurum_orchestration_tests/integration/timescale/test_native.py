@@ -19,14 +19,14 @@ from aurum_orchestration_tests.integration.timescale.support import POLICY, READ
 def test_a_native_retention_policy_is_respected(ts: Timescale) -> None:
     ts.sql(POLICY)
     before = ts.chunks()
-    result = ts.run("retention", READINGS, retention_days=7, time_column="at")
+    result = ts.run("retention", READINGS, row_days=7, time_column="at")
     assert result.status is MaintenanceStatus.SKIPPED
     assert "policy_retention (job 1001, drop_after 30 days)" in result.reason
     assert ts.chunks() == before
     (health,) = ts.health(READINGS)
     assert health.metrics["native_jobs"] == 1
     ts.sql("UPDATE _timescaledb_config.bgw_job SET scheduled = false WHERE id = 1001")
-    assert ts.run("retention", READINGS, retention_days=7, time_column="at").status is MaintenanceStatus.COMPLETED
+    assert ts.run("retention", READINGS, row_days=7, time_column="at").status is MaintenanceStatus.COMPLETED
 
 
 def test_pg_partman_is_respected(ts: Timescale) -> None:
@@ -41,7 +41,7 @@ def test_pg_partman_is_respected(ts: Timescale) -> None:
     ts.sql("UPDATE partman.part_config SET retention = '10 days'")
     (health,) = ts.health("pg.public.trades")
     assert health.refusals["retention"] == "pg_partman does it (retention 10 days in part_config)"
-    result = ts.run("retention", "pg.public.trades", retention_days=7, time_column="at")
+    result = ts.run("retention", "pg.public.trades", row_days=7, time_column="at")
     assert result.status is MaintenanceStatus.SKIPPED
     assert result.reason.startswith("pg_partman does it")
 

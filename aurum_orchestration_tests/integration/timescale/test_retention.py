@@ -12,7 +12,7 @@ from aurum_orchestration.maintenance.operations.retention import RetentionParame
 from aurum_orchestration_tests.integration.postgres.support import a_run, opened
 from aurum_orchestration_tests.integration.timescale.support import READINGS, Timescale
 
-WEEK = {"retention_days": 7, "time_column": "at"}
+WEEK = {"row_days": 7, "time_column": "at"}
 
 
 def younger(ts: Timescale, table: str = "readings") -> tuple[object, ...]:
@@ -65,7 +65,7 @@ def test_a_column_without_zone_is_read_in_its_own(ts: Timescale) -> None:
         SELECT (now() AT TIME ZONE 'Pacific/Kiritimati')::timestamp - interval '1 day' - g * interval '1 hour', g
           FROM generate_series(-3, 3) g
     """)
-    result = ts.run("retention", "pg.public.local", retention_days=1, time_column="at", time_zone="Pacific/Kiritimati")
+    result = ts.run("retention", "pg.public.local", row_days=1, time_column="at", time_zone="Pacific/Kiritimati")
     assert result.status is MaintenanceStatus.COMPLETED, result.reason
     assert ts.sql("SELECT count(*) FILTER (WHERE n <= 0), count(*) FILTER (WHERE n > 1) FROM local") == [(4, 0)]
 
@@ -73,8 +73,9 @@ def test_a_column_without_zone_is_read_in_its_own(ts: Timescale) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"retention_days": 7}, "no time_column"),
-        ({"retention_days": 7, "time_column": "value"}, "its chunks are by at, not value"),
+        ({"row_days": 7}, "no time_column"),
+        ({"time_column": "at", "retention_days": 7}, "row_days is not set"),
+        ({"row_days": 7, "time_column": "value"}, "its chunks are by at, not value"),
     ],
 )
 def test_rows_that_cannot_go_by_chunk_stay(ts: Timescale, given: dict[str, object], said: str) -> None:
@@ -91,7 +92,7 @@ def test_an_integer_column_says_no_age(ts: Timescale) -> None:
         "SELECT create_hypertable('ticks', by_range('n', 100))",
         "INSERT INTO ticks SELECT generate_series(1, 500)",
     )
-    result = ts.run("retention", "pg.public.ticks", retention_days=7, time_column="n")
+    result = ts.run("retention", "pg.public.ticks", row_days=7, time_column="n")
     assert result.status is MaintenanceStatus.SKIPPED
     assert "bigint, which says no age" in result.reason
 

@@ -12,6 +12,7 @@ from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
+from aurum_orchestration.maintenance.backends.postgres.retention.plan import days_of
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.backends.timescale.by_chunk import ByChunk
@@ -54,18 +55,20 @@ SELECT view_schema || '.' || view_name FROM timescaledb_information.continuous_a
 def plan(target: Database, table_id: TableId, parameters: RetentionParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
     """One drop for each chunk whose newest row is too old.
 
-    Raises UnsupportedError where rows cannot go by chunk: another column, no time, or a foreign key in the way.
+    Raises UnsupportedError without row_days, and where rows cannot go by chunk: another column, no time, or a foreign
+    key in the way.
     """
     table = hypertable_of(target, OperationType.RETENTION)
     told = parameters.model_dump()
     if parameters.time_column is None:
         return table.plan(OperationType.RETENTION, told, "no time_column is given, so no row is ever too old", [])
+    days = days_of(parameters)
     table.server.refuse_writes(OperationType.RETENTION)
     with table.look() as session:
         dimension = dimension_of(session, table)
         _require_time(dimension, parameters.time_column)
         _refuse_referenced(session, table)
-        cutoff = _cutoff(session.value("SELECT now()"), dimension, parameters)
+        cutoff = _cutoff(session.value("SELECT now()") - timedelta(days=days), dimension, parameters)
         chunks = chunks_of(session, table)
         old = [chunk for chunk in chunks if chunk.end is not None and chunk.end <= cutoff]
         steps = [_step(number, table, dimension, chunk) for number, chunk in enumerate(old, 1)]
@@ -112,13 +115,11 @@ def _aggregates(session: Session, table: PgTable) -> list[str]:
     ]
 
 
-def _cutoff(now: datetime, dimension: Dimension, parameters: RetentionParameters) -> datetime:
+def _cutoff(limit: datetime, dimension: Dimension, parameters: RetentionParameters) -> datetime:
     """What chunks must end before, as their ranges are told: the clock of a column without zone read as UTC."""
-    days = parameters.retention_days if parameters.row_days is None else parameters.row_days
-    cutoff: datetime = now - timedelta(days=days)
     if dimension.type == "timestamp with time zone":
-        return cutoff.astimezone(UTC)
-    return cutoff.astimezone(ZoneInfo(parameters.time_zone)).replace(tzinfo=UTC)
+        return limit.astimezone(UTC)
+    return limit.astimezone(ZoneInfo(parameters.time_zone)).replace(tzinfo=UTC)
 
 
 def _step(number: int, table: PgTable, dimension: Dimension, chunk: Chunk) -> PlanStep:

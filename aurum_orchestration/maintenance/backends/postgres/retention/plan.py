@@ -45,7 +45,7 @@ _WITH_DEFAULT = (
 def plan_retention(table: PgTable, parameters: RetentionParameters) -> MaintenancePlan:
     """Steps of three kinds: ``drop`` what was detached long enough ago, ``detach``, ``delete``.
 
-    Raises UnsupportedError without time_column, and for what foreign keys keep or would take along.
+    Raises UnsupportedError without time_column or row_days, and for what foreign keys keep or would take along.
     """
     if table.kind not in {"table", "partitioned"}:
         raise UnsupportedError(f"a {table.kind} has no rows of its own that could be deleted", operation=OPERATION)
@@ -55,10 +55,11 @@ def plan_retention(table: PgTable, parameters: RetentionParameters) -> Maintenan
             operation=OPERATION,
             hint="Set time_column and row_days in the table's retention policy.",
         )
+    days = days_of(parameters)
     table.server.refuse_writes(OPERATION)
     engine = PostgresRules(table, OPERATION)
     now = engine.now()
-    before = cutoff(now, days_of(parameters))
+    before = cutoff(now, days)
     with table.look() as session:
         rows = row_table(session, table.id.parts)
         base = rows.column(parameters.time_column).base
@@ -92,8 +93,14 @@ def plan_retention(table: PgTable, parameters: RetentionParameters) -> Maintenan
 
 
 def days_of(parameters: RetentionParameters) -> float:
-    """Days that rows are kept."""
-    return parameters.retention_days if parameters.row_days is None else parameters.row_days
+    """Days that rows are kept. Raises UnsupportedError unless somebody said how many: a default would delete rows."""
+    if parameters.row_days is None:
+        raise UnsupportedError(
+            "row_days is not set: nothing says how long rows are kept",
+            operation=OPERATION,
+            hint="Set row_days beside time_column in the table's retention policy; retention_days is about snapshots.",
+        )
+    return parameters.row_days
 
 
 def bound_limit(base: str, before: datetime, time_zone: str) -> Bound:
