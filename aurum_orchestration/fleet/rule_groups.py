@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -124,6 +125,9 @@ class RuleGroup(BaseModel):
 class RuleGroups(BaseModel):
     """The keys of a backend that hold rule groups: part of the configuration of every SQL backend."""
 
+    home: ClassVar[str] = "public"
+    """The schema of tables that groups name without one."""
+
     cleanup: list[RuleGroup] = Field(default_factory=list, description="Rule groups of the operation cleanup.")
     logs: list[RuleGroup] = Field(default_factory=list, description="Rule groups of the operation logs.")
     sessions: list[RuleGroup] = Field(default_factory=list, description="Rule groups of the operation sessions.")
@@ -141,3 +145,19 @@ class RuleGroups(BaseModel):
         """The groups of cleanup, logs or sessions."""
         groups: list[RuleGroup] = getattr(self, operation)
         return groups
+
+    def groups_about(self, operation: str, table: Sequence[str]) -> list[RuleGroup]:
+        """Those of them that are about a table, given by schema and name."""
+        return [group for group in self.groups(operation) if self._whole(group) == tuple(table)]
+
+    def counts(self) -> Mapping[tuple[str, ...], dict[str, float]]:
+        """Of each table that groups are about, by schema and name: ``cleanup_groups`` and so on, how many."""
+        about: dict[tuple[str, ...], dict[str, float]] = {}
+        for operation in DELETE_AFTER_DAYS:
+            for group in self.groups(operation):
+                counts = about.setdefault(self._whole(group), {})
+                counts[f"{operation}_groups"] = counts.get(f"{operation}_groups", 0.0) + 1
+        return about
+
+    def _whole(self, group: RuleGroup) -> tuple[str, ...]:
+        return group.parts if len(group.parts) > 1 else (self.home, *group.parts)

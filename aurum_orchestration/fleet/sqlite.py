@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -14,6 +14,7 @@ class SqliteBackendConfig(BackendConfig, RuleGroups):
     """One SQLite database: a file of this machine."""
 
     model_config = ConfigDict(extra="forbid")
+    home: ClassVar[str] = "main"
 
     type: Literal["sqlite"] = Field(description="Kind of backend.")
     path: str = Field(min_length=1, description="The database's file; ~ is the home folder.")

@@ -113,9 +113,9 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     ),
     "cache_hit_ratio": Metric("share", "Blocks found in shared buffers over blocks asked for, since statistics began."),
     "materialized_views": Metric("views", "Materialized views of the database."),
-    "cleanup_groups": Metric("groups", "Rule groups that fleet.yaml has for `cleanup` of the backend."),
-    "logs_groups": Metric("groups", "Rule groups that fleet.yaml has for `logs`."),
-    "sessions_groups": Metric("groups", "Rule groups that fleet.yaml has for `sessions`."),
+    "cleanup_groups": Metric("groups", "Rule groups that fleet.yaml has for `cleanup`; of a table, those about it."),
+    "logs_groups": Metric("groups", "Rule groups that fleet.yaml has for `logs`; of a table, those about it."),
+    "sessions_groups": Metric("groups", "Rule groups that fleet.yaml has for `sessions`; of a table, those about it."),
     "exact": Metric("0 or 1", "1 when manifests were read, 0 when file numbers are estimates from the summary."),
     "debt_score": Metric("points", "0 (nothing to win) to 100, from the numbers above: [planner.md](planner.md)."),
 }

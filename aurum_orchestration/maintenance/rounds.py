@@ -32,8 +32,13 @@ _A_PERSON_MAY = WAITING | {"disabled", "unmeasured"}
 _A_SCHEDULE_MAY = _A_PERSON_MAY - {"back-off"}
 
 
-_WITH_TABLES = frozenset({OperationType.VIEWS})
-"""Operations that, done to a database, are done to each of its tables."""
+_RULES = frozenset({OperationType.CLEANUP, OperationType.LOGS, OperationType.SESSIONS})
+_WITH_TABLES = _RULES | {OperationType.VIEWS}
+"""Operations that, done to a database, are done to each of its tables.
+
+In a round that has the database, rule groups are its affair alone, also when something holds it back: they run on a
+table only where somebody named that without the database.
+"""
 
 
 class Respect(StrEnum):
@@ -119,7 +124,7 @@ def choose(
                 wanted.append(decision)
             elif named:
                 left.append(decision)
-    wanted, covered = _once(wanted)
+    wanted, covered = _once(wanted, examined)
     left += covered if named else []
     allowed: list[Decision] = []
     cut: list[Decision] = []
@@ -139,11 +144,12 @@ def choose(
     return Round(to_do, [*skipped, *failed])
 
 
-def _once(wanted: Sequence[Decision]) -> tuple[list[Decision], list[Decision]]:
-    """What is to be done, and what is done along with the whole database."""
-    whole = {(one.table.backend, one.operation) for one in wanted if len(one.table.parts) == 1}
+def _once(wanted: Sequence[Decision], examined: Sequence[Examined]) -> tuple[list[Decision], list[Decision]]:
+    """What is to be done, and what is left to the whole database."""
+    there = [one for _, _, decisions in examined for one in decisions if one.operation in _RULES]
+    whole = {(one.table.backend, one.operation) for one in (*wanted, *there) if len(one.table.parts) == 1}
     covered = [
-        replace(one, act=False, reason="it is done along with the whole database")
+        replace(one, act=False, reason="it is left to the whole database, which is in the same round")
         for one in wanted
         if one.operation in _WITH_TABLES and len(one.table.parts) > 1 and (one.table.backend, one.operation) in whole
     ]

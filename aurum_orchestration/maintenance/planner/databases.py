@@ -133,14 +133,16 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
 
 
 def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
-    """Acts once per cooldown on tables whose policy names a time column."""
+    """Acts once per cooldown on tables whose policy names a time column and how many days rows are kept."""
     if TABLE not in metrics:
         return _by_table(metrics)
     rules = cast(RetentionPolicy, policy)
     if rules.time_column is None:
         return Assessment(False, "its policy names no time_column, so no row is ever too old")
-    days = rules.retention_days if rules.row_days is None else rules.row_days
-    told = f"rows older than {days:g} days by {rules.time_column} are looked for"
+    if rules.row_days is None:
+        told = f"its policy names {rules.time_column} but no row_days, so no row is ever too old"
+        return Assessment(False, told, possible=True)
+    told = f"rows older than {rules.row_days:g} days by {rules.time_column} are looked for"
     return Assessment(number(metrics, "rows") > 0, told, cost=Cost(seconds=START_SECONDS), routine=True, possible=True)
 
 
@@ -160,12 +162,20 @@ def stats(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> A
 
 
 def groups_of(operation: str) -> Trigger:
-    """The trigger of ``cleanup``, ``logs`` or ``sessions``: where fleet.yaml has rule groups, once per cooldown."""
+    """The trigger of ``cleanup``, ``logs`` or ``sessions``: where fleet.yaml has rule groups, once per cooldown.
+
+    They are due on the database. On a table that they are about they are possible: for whoever names it.
+    """
+    counted = f"{operation}_groups"
 
     def trigger(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001
+        groups = number(metrics, counted)
         if DATABASE not in metrics:
-            return _by_database(metrics)
-        groups = number(metrics, f"{operation}_groups")
+            if TABLE not in metrics and counted not in metrics:
+                return None
+            if not groups:
+                return Assessment(False, f"no rule group of {operation} is about it")
+            return Assessment(False, f"{count(groups, 'rule group')}, done with the whole database's", possible=True)
         if not groups:
             return Assessment(False, f"fleet.yaml has no rule group under {operation} of this backend")
         return Assessment(True, f"{count(groups, 'rule group')}, once per cooldown", routine=True)

@@ -114,17 +114,6 @@ class Pg:
         (result,) = self.maintain(operation, [table], **options)
         return result
 
-    def on_table(
-        self, operation: str, table: str, *, extra: str = "", dry_run: bool = False, **given: Any
-    ) -> MaintenanceResult:
-        """One request, past the planner: for operations that are due on the database and possible on a table."""
-
-        async def go() -> MaintenanceResult:
-            async with MaintenanceService(self.settings(extra)) as service:
-                return await service.execute_maintenance(None, operation, table, dry_run, given)
-
-        return asyncio.run(go())
-
 
 def steps_of(result: MaintenanceResult) -> list[PlanStep]:
     """The steps that a result tells of."""

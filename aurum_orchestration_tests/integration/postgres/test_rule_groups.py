@@ -89,13 +89,36 @@ def test_a_dry_run_counts_and_changes_nothing(logs: Pg) -> None:
     assert (logs.checksum("audit_log"), logs.checksum("task_log")) == before
 
 
-def test_on_a_table_only_its_groups_run(logs: Pg) -> None:
-    done(logs.on_table("logs", "pg.public.task_log", extra=GROUPS))
+@pytest.mark.parametrize("name", ["public.task_log", "task_log"])
+def test_on_a_table_only_its_groups_run(logs: Pg, name: str) -> None:
+    done(logs.run("logs", "pg.public.task_log", extra=GROUPS.replace("public.task_log", name)))
     assert logs.sql("SELECT count(*) FROM audit_log") == [(4012,)]
     assert logs.sql("SELECT count(*) FROM task_log") == [(719,)]
-    other = logs.on_table("sessions", "pg.public.task_log", extra=GROUPS)
+    other = logs.run("sessions", "pg.public.task_log", extra=GROUPS)
     assert str(other.status) == "skipped"
     assert "no rule group of sessions" in other.reason
+
+
+@pytest.mark.parametrize("tables", [["pg.**"], []])
+def test_a_round_that_has_the_database_runs_each_group_once(logs: Pg, tables: list[str]) -> None:
+    done_by: list[MaintenanceResult] = []
+    left: list[MaintenanceResult] = []
+    for result in logs.maintain("logs", tables, extra=GROUPS):
+        (done_by if str(result.status) == "completed" else left).append(result)
+    assert [(one.config.target_table, one.metrics["rows_deleted"]) for one in done_by] == [
+        (database(logs), 1841 + 1281)
+    ]
+    assert {one.config.target_table: one.reason for one in left} == dict.fromkeys(
+        ["pg.public.audit_log", "pg.public.task_log"], "it is left to the whole database, which is in the same round"
+    )
+
+
+def test_a_round_over_tables_alone_runs_the_groups_of_each(logs: Pg) -> None:
+    results = logs.maintain("logs", ["pg.public.*"], extra=GROUPS)
+    assert {one.config.target_table: one.metrics["rows_deleted"] for one in map(done, results)} == {
+        "pg.public.audit_log": 1841,
+        "pg.public.task_log": 1281,
+    }
 
 
 def test_the_hour_that_is_there_twice_and_dates(empty: Pg) -> None:
@@ -112,7 +135,7 @@ def test_the_hour_that_is_there_twice_and_dates(empty: Pg) -> None:
         "CREATE TABLE s (id int, expires date); INSERT INTO s SELECT g, current_date - g FROM generate_series(-3, 3) g"
     )
     extra = "    sessions:\n      - {title: S, table: s, expiry_column: expires}\n"
-    result = done(empty.on_table("sessions", "pg.public.s", extra=extra.replace("table: s", "table: public.s")))
+    result = done(empty.run("sessions", "pg.public.s", extra=extra))
     today = datetime.now(UTC).date()
     kept = empty.sql("SELECT min(expires) FROM s")[0][0]
     assert kept >= today
@@ -205,7 +228,7 @@ def _victim(pg: Pg, extra: str, at: str) -> None:
         return result
 
     setattr(ParquetArchive, at.split("-", maxsplit=1)[0], deadly)
-    pg.on_table("logs", "pg.public.audit_log", extra=extra)
+    pg.run("logs", "pg.public.audit_log", extra=extra)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +255,7 @@ def test_kill_9_between_archive_and_deletion(logs: Pg, tmp_path: Path, at: str) 
     assert set(archived(folder)) | set(pending) | set(left) == set(expected)
 
     _expire_leases(logs)
-    done(logs.on_table("logs", "pg.public.audit_log", extra=extra))
+    done(logs.run("logs", "pg.public.audit_log", extra=extra))
     assert archived(folder) == expected
     assert not list((folder / "public.audit_log" / PENDING).iterdir())
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
@@ -257,13 +280,13 @@ def test_a_session_ended_by_an_administrator_keeps_what_is_committed(logs: Pg) -
     logs.sql("CREATE TRIGGER slow BEFORE DELETE ON audit_log FOR EACH ROW EXECUTE FUNCTION slow()")
     ended = threading.Thread(target=_end_once_some_are_gone, args=(logs,))
     ended.start()
-    result = logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)
+    result = logs.run("logs", "pg.public.audit_log", extra=GROUPS)
     ended.join()
     gone = 1841 - logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160")[0][0]
     assert result.metrics["rows_deleted"] == gone > 0
     assert any("trigger slow fires" in text for text in result.warnings)
     if str(result.status) != "completed":
-        done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
+        done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
     assert logs.sql("SELECT count(*) FROM audit_log") == [(2159 + 12,)]
 
@@ -275,17 +298,17 @@ def _end_once_some_are_gone(pg: Pg) -> None:
 
 def test_rows_that_others_have_locked_are_left_for_the_next_run(logs: Pg) -> None:
     with logs.transaction("SELECT 1 FROM audit_log WHERE id IN (3000, 3001, 4000) FOR UPDATE"):
-        result = done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
+        result = done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
         assert result.metrics["rows_deleted"] == 1838
         assert result.metrics["rows_left"] == 3
         assert any("3 old rows are left" in text for text in result.warnings)
-    assert done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)).metrics["rows_deleted"] == 3
+    assert done(logs.run("logs", "pg.public.audit_log", extra=GROUPS)).metrics["rows_deleted"] == 3
 
 
 def test_a_row_that_gets_younger_meanwhile_stays(logs: Pg) -> None:
     """Somebody moves a row's time while our batch is at it: the condition is looked at again."""
     logs.sql("UPDATE audit_log SET created_at = now() WHERE id = 4000")
-    done(logs.on_table("logs", "pg.public.audit_log", extra=GROUPS))
+    done(logs.run("logs", "pg.public.audit_log", extra=GROUPS))
     assert logs.sql("SELECT count(*) FROM audit_log WHERE id = 4000") == [(1,)]
 
 
@@ -383,12 +406,12 @@ def test_a_role_without_rights_is_told_the_grant(logs: Pg) -> None:
     logs.script(f"CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON audit_log TO {role}")
     reader = Pg(psycopg.conninfo.make_conninfo(logs.dsn, user=role), logs.name, logs.home)
     try:
-        refused = reader.on_table("logs", "pg.public.audit_log", extra=GROUPS)
+        refused = reader.run("logs", "pg.public.audit_log", extra=GROUPS)
         assert str(refused.status) == "failed"
         assert refused.problem is not None
         assert "GRANT SELECT, UPDATE, DELETE" in (refused.problem.hint or "")
         logs.sql(f"GRANT UPDATE (id) ON audit_log TO {role}")
-        done(reader.on_table("logs", "pg.public.audit_log", extra=GROUPS))
+        done(reader.run("logs", "pg.public.audit_log", extra=GROUPS))
         assert logs.sql("SELECT count(*) FROM audit_log WHERE id >= 2160") == [(0,)]
     finally:
         logs.script(f"DROP OWNED BY {role}; DROP ROLE {role}")
@@ -405,7 +428,7 @@ def test_a_trigger_that_keeps_rows_ends_the_work(logs: Pg) -> None:
     logs.sql("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     logs.sql("CREATE TRIGGER keep BEFORE DELETE ON audit_log FOR EACH ROW EXECUTE FUNCTION keep()")
     before = logs.checksum("audit_log")
-    result = logs.on_table("logs", "pg.public.audit_log", extra=GROUPS)
+    result = logs.run("logs", "pg.public.audit_log", extra=GROUPS)
     assert str(result.status) == "failed"
     assert "deleting them deletes none" in result.reason
     assert logs.checksum("audit_log") == before

@@ -20,6 +20,16 @@ def test_old_log_entries_go_in_batches_and_young_ones_stay(file: File) -> None:
     assert file.run("logs").status is MaintenanceStatus.SKIPPED
 
 
+def test_a_named_table_has_its_groups_run_and_a_round_over_everything_runs_each_once(file: File) -> None:
+    named = file.run("logs", "db.main.audit", max_rows=1)
+    assert (named.status, named.metrics["rows_deleted"]) == (MaintenanceStatus.COMPLETED, 1)
+    results = file.maintain("logs", ["db.**"], pause_ms=0)
+    ran = [one.config.target_table for one in results if one.status is not MaintenanceStatus.SKIPPED]
+    assert ran == ["db.main"]
+    (left,) = [one.reason for one in results if one.config.target_table == "db.main.audit"]
+    assert left == "it is left to the whole database, which is in the same round"
+
+
 def test_expired_sessions_go(file: File) -> None:
     alive = file.sql("SELECT count(*) FROM sessions WHERE expires > unixepoch('now')")[0][0]
     result = file.run("sessions", pause_ms=0)

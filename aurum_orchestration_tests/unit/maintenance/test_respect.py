@@ -87,6 +87,25 @@ def test_a_named_operation_that_is_held_back_is_answered_with_the_reason() -> No
     assert answered(named=False) == []
 
 
+@pytest.mark.parametrize(("code", "done"), [("recommended", ["pg.market"]), ("back-off", [])])
+def test_rule_groups_of_a_database_that_is_held_back_do_not_run_on_its_tables_instead(
+    code: str, done: list[str]
+) -> None:
+    def one(name: str, code: str) -> tuple[TableHealth, float, list[Decision]]:
+        table = TableId.parse(name)
+        decision = Decision(table, "logs", code == "recommended", code, "because")
+        return TableHealth(table, "pg", "1", NOW), 0.0, [decision]
+
+    found = choose(
+        [one("pg.public.audit", "not-due"), one("pg.market", code)],
+        named=True,
+        judged=judge(Respect.CALENDAR, lambda _table, name: builtin_policy_models()[name](), NOW),
+        budget=None,
+        request=lambda one: MaintenanceConfig(operation_type=one.operation, target_table=str(one.table)),
+    )
+    assert [str(one.table) for one in found.to_do] == done
+
+
 def test_what_rounds_took_from_a_budget() -> None:
     def result(table: str, status: MaintenanceStatus, **config: Any) -> MaintenanceResult:
         return MaintenanceResult(

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from aurum_orchestration.errors import ConfigurationError, UnknownNameError, UnsupportedError
 from aurum_orchestration.fleet.rule_groups import RuleGroup, RuleGroups
+from aurum_orchestration.fleet.sqlite import SqliteBackendConfig
 from aurum_orchestration.maintenance.backends.rules.chores import Chore, chores_of, chosen_groups
 from aurum_orchestration.maintenance.backends.rules.pace import LONGEST_PAUSE, TARGET_SECONDS, Pace
 
@@ -61,6 +62,15 @@ def test_groups_are_chosen_by_title_and_table() -> None:
         chosen_groups(config, "cleanup", None, [])
     with pytest.raises(UnsupportedError, match=r"about public\.other"):
         chosen_groups(config, "logs", ("public", "other"), [])
+
+
+def test_a_name_without_a_schema_means_the_engine_s_own() -> None:
+    config = RuleGroups(logs=[group(table="audit"), group(title="H", table="main.audit")])
+    assert [one.title for one in config.groups_about("logs", ("public", "audit"))] == ["G"]
+    assert [one.title for one in config.groups_about("logs", ("main", "audit"))] == ["H"]
+    assert config.counts() == {("public", "audit"): {"logs_groups": 1}, ("main", "audit"): {"logs_groups": 1}}
+    lite = SqliteBackendConfig(type="sqlite", path="x", logs=config.logs)
+    assert lite.counts() == {("main", "audit"): {"logs_groups": 2}}
 
 
 def test_batches_shrink_and_pauses_grow_when_the_server_slows_down() -> None:

@@ -79,7 +79,7 @@ def test_a_table_is_left_alone_until_a_threshold_is_crossed(
     ("operation", "numbers", "rules"),
     [
         ("compaction", {"table_bloat_bytes": GIB, "table_bloat_ratio": 0.5}, {"online_rewrite": True}),
-        ("retention", {}, {"time_column": "ts"}),
+        ("retention", {}, {"time_column": "ts", "row_days": 30}),
         ("stats", {"rows_changed_since_analyze": 100_050}, {"enabled": True}),
         ("vacuum", {"dead_tuples": 9, "autovacuum_debt": 0.2}, {"trigger_autovacuum_debt": 0.2}),
         ("reindex", {"worst_index_bloat_bytes": MIB, "worst_index_bloat_ratio": 0.5}, {"min_bloat_mb": 1}),
@@ -98,6 +98,21 @@ def test_rule_groups_are_due_on_the_database_where_there_are_any(operation: str)
         False,
         f"healthy: fleet.yaml has no rule group under {operation} of this backend",
     )
+
+
+@pytest.mark.parametrize("metrics", [FRESH, {"rows": 5.0, "indexes": 1.0}], ids=["postgres", "sqlite"])
+@pytest.mark.parametrize("operation", ["cleanup", "logs", "sessions"])
+def test_rule_groups_are_never_due_on_a_table_but_may_be_asked_for(operation: str, metrics: dict[str, float]) -> None:
+    about = decided(operation, metrics | {f"{operation}_groups": 2})
+    assert (about.code, about.reason) == ("not-due", "healthy: 2 rule groups, done with the whole database's")
+    none = decided(operation, metrics | {f"{operation}_groups": 0})
+    assert (none.code, none.reason) == ("healthy", f"healthy: no rule group of {operation} is about it")
+
+
+def test_rows_are_never_too_old_before_somebody_says_how_old() -> None:
+    decision = decided("retention", FRESH, time_column="ts", retention_days=7)
+    assert not decision.act
+    assert decision.reason == "healthy: its policy names ts but no row_days, so no row is ever too old"
 
 
 @pytest.mark.parametrize("operation", ["vacuum", "reindex", "compaction", "retention"])

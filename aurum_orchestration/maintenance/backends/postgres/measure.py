@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import sql
 
 from aurum_orchestration.errors import TableNotFoundError
+from aurum_orchestration.fleet.rule_groups import RuleGroups
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, Sessions, patiently
 from aurum_orchestration.maintenance.backends.postgres.measure_sql import (
@@ -42,7 +43,7 @@ def measure(backend: str, sessions: Sessions, server: ServerFacts, tables: Seque
 
     def ask() -> list[TableHealth]:
         with sessions.look("measure") as session:
-            measured = _tables(session, server, tables)
+            measured = _tables(session, server, sessions.config, tables)
             whole = _database(session, sessions) if any(len(table.parts) == 1 for table in tables) else None
         return [
             _health(backend, table, whole if len(table.parts) == 1 else measured.get(number), server, now)
@@ -52,7 +53,7 @@ def measure(backend: str, sessions: Sessions, server: ServerFacts, tables: Seque
     return patiently(ask)
 
 
-def _tables(session: Session, server: ServerFacts, tables: Sequence[TableId]) -> dict[int, _Found]:
+def _tables(session: Session, server: ServerFacts, config: RuleGroups, tables: Sequence[TableId]) -> dict[int, _Found]:
     """By place in the question, from 1: state token and metrics. What is not there is absent."""
     if not any(len(table.parts) == 2 for table in tables):
         return {}
@@ -62,7 +63,15 @@ def _tables(session: Session, server: ServerFacts, tables: Sequence[TableId]) ->
     if len(tables) > FEW:
         session.tuples(FOR_MANY, (len(tables),))
     rows = session.tuples(_query(tables_query, server, tables), {"schemas": schemas, "names": names}, binary=True)
-    return {row[0]: _Found(row[1], known(TABLE_METRICS, row[3:]), _BY_PARTITION if row[2] else {}) for row in rows}
+    groups = config.counts()
+    return {
+        row[0]: _Found(
+            row[1],
+            known(TABLE_METRICS, row[3:]) | groups.get(tables[row[0] - 1].parts, {}),
+            _BY_PARTITION if row[2] else {},
+        )
+        for row in rows
+    }
 
 
 def _database(session: Session, sessions: Sessions) -> _Found:

@@ -81,7 +81,7 @@ def chosen_groups(
             hint=f"fleet.yaml says which rows are old: {operation}: [{{title: ..., table: schema.name, ...}}].",
         )
     if table is not None:
-        groups = [group for group in groups if group.parts == tuple(table)]
+        groups = config.groups_about(operation, table)
         if not groups:
             raise UnsupportedError(f"no rule group of {operation} is about {'.'.join(table)}", operation=operation)
     return [group for group in groups if not titles or group.title in titles]

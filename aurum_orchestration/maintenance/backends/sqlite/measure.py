@@ -38,13 +38,15 @@ def measure(backend: str, database: Database, tables: Sequence[TableId]) -> list
         token = str(value(connection, "PRAGMA schema_version")) + f".{_changes(database)}"
         known = {table.name: table for table in tables_of(connection)}
         analyzed = analyzed_rows(connection)
+        groups = database.config.counts()
         healths = []
         for id in tables:
             if id.parts == (MAIN,):
                 metrics = _database(connection, database)
                 healths.append(TableHealth(id, backend, token, now, metrics=metrics, refusals=REFUSALS))
             elif len(id.parts) == 2 and id.parts[0] == MAIN and id.name in known:
-                metrics = _table(connection, known[id.name], analyzed)
+                about = dict.fromkeys((f"{name}_groups" for name in _GROUPS), 0.0) | groups.get(id.parts, {})
+                metrics = _table(connection, known[id.name], analyzed) | about
                 healths.append(TableHealth(id, backend, token, now, metrics=metrics, refusals=_OF_TABLES))
             else:
                 missing = TableNotFoundError(f"no such table in {database.path}", table=str(id))
