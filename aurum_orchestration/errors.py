@@ -63,6 +63,8 @@ class AurumError(Exception):
     status: ClassVar[int] = 500
     transient: ClassVar[bool] = False
     default_hint: ClassVar[str | None] = None
+    query_id: str | None = None
+    """The engine's id of the statement that failed, where an engine had taken one and gives it an id."""
 
     def __init__(
         self, detail: str, *, table: str | None = None, operation: str | None = None, hint: str | None = None

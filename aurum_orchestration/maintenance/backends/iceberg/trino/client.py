@@ -73,6 +73,8 @@ class TrinoClient:
         self._sessions: list[Session] = []
         self._probing = threading.Lock()
         self._version: int | None = None
+        self.unsure: dict[str, list[str]] = {}
+        """By table the ids of statements that were not seen to commit, and whose commit may yet arrive."""
 
     @property
     def catalog(self) -> str:
@@ -220,17 +222,23 @@ class TrinoClient:
     def _explain(self, error: BaseException, cursor: Cursor, *, changes: bool) -> NoReturn:
         from trino.exceptions import TrinoQueryError
 
-        if isinstance(error, AurumError) or not isinstance(error, Exception):
+        if not isinstance(error, Exception):
+            raise error
+        query_id = cursor.query_id
+        if isinstance(error, AurumError):
+            error.query_id = query_id
             raise error
         if isinstance(error, TrinoQueryError):
-            raise of_query(error, self.name) from None
-        started = cursor.query_id is not None
-        told = of_transport(error, self.name, self.connection.address, started=started)
-        if changes and started:
-            raise CommitStateUnknownError(
-                f"{told.detail}: the connection broke while query {cursor.query_id} ran",
+            told = of_query(error, self.name)
+            told.query_id = error.query_id or query_id
+            raise told from None
+        told = of_transport(error, self.name, self.connection.address, started=query_id is not None)
+        if changes and query_id is not None:
+            told = CommitStateUnknownError(
+                f"{told.detail}: the connection broke while query {query_id} ran",
                 hint="See whether that query made the newest snapshot; running again plans from what is there.",
-            ) from None
+            )
+        told.query_id = query_id
         raise told from None
 
 

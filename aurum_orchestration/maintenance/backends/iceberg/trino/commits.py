@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +13,7 @@ from aurum_orchestration.errors import (
     BackendUnavailableError,
     CommitStateUnknownError,
     OperationCancelledError,
+    StatementKilledError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history
@@ -21,7 +22,8 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 from aurum_orchestration.maintenance.interfaces import RunContext
 
-_QUERY_ID = re.compile(r"\b\d{8}_\d{6}_\d{5,}_[a-z0-9]+\b")
+_log = logging.getLogger(__name__)
+_MAY_ARRIVE_LATE = (CommitStateUnknownError, OperationCancelledError, StatementKilledError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,14 @@ def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session
     try:
         answer = table.change(marked, run, operation=operation, session=session)
     except AurumError as error:
-        made = _read_back(asking, marked, error)
+        try:
+            made = _read_back(asking, marked, error)
+        except CommitStateUnknownError:
+            _may_arrive_late(table, error)
+            raise
         if made is not None:
             return Committed(made, None)
+        _may_arrive_late(table, error)
         if isinstance(error, CommitStateUnknownError):
             raise BackendUnavailableError(f"{error.detail}; read back: nothing was committed") from error
         raise
@@ -75,8 +82,31 @@ def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session
         raise CommitStateUnknownError(f"query {answer.query_id} ended; its snapshot: {error.detail}") from error
 
 
+def late_commits(table: TrinoTable) -> list[Made]:
+    """What statements committed after they had been read back as not committed, in this order; told once.
+
+    Trino may die, or a statement be ended, while the catalog's database still holds its last step back. That step
+    compares the table's metadata with what the statement began with: it comes before our next commit, or never.
+    """
+    waiting = table.client.unsure.get(str(table.table_id), [])
+    found = []
+    for query_id in list(waiting):
+        made = _made_by(uncancelled(table), [query_id])
+        if made is not None:
+            waiting.remove(query_id)
+            _log.warning("%s: query %s committed snapshot %s late", table.table_id, query_id, made.snapshot_id)
+            found.append(made)
+    return found
+
+
+def _may_arrive_late(table: TrinoTable, error: AurumError) -> None:
+    if error.query_id and isinstance(error, _MAY_ARRIVE_LATE):
+        table.client.unsure.setdefault(str(table.table_id), []).append(error.query_id)
+
+
 def _read_back(table: TrinoTable, marked: str, error: AurumError) -> Made | None:
-    ids = _QUERY_ID.findall(error.detail)
+    # never from the text: names of data files hold the ids of the statements that wrote them
+    ids = [error.query_id] if error.query_id else []
     if not ids and not isinstance(error, OperationCancelledError):
         return None  # it never started
     unknown = CommitStateUnknownError(f"{error.detail}; and nobody can tell whether it committed")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from aurum_orchestration.errors import CommitConflictError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import session_property
-from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Committed, Made, commit
+from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Committed, Made, commit, late_commits
 from aurum_orchestration.maintenance.backends.iceberg.trino.compaction_plan import plan_compaction, statement
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history, refuse_other_table
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import where_of
@@ -44,7 +44,15 @@ _log = logging.getLogger(__name__)
 
 def plan(table: TrinoTable, table_id: TableId, parameters: CompactionParameters) -> MaintenancePlan:
     """The partitions to optimize."""
-    return plan_compaction(table, table_id, parameters)
+    planned = plan_compaction(table, table_id, parameters)
+    if planned.steps:
+        return planned  # whoever carries them out looks
+    told = [
+        f"snapshot {one.snapshot_id} was committed late, by a statement that had been read back as not committed: "
+        f"it is neither proven nor recorded, and stands on snapshot {one.parent_id}"
+        for one in late_commits(table)
+    ]
+    return planned.model_copy(update={"warnings": [*planned.warnings, *told]}) if told else planned
 
 
 def execution(plan: MaintenancePlan, table: TrinoTable) -> CompactionExecution:
@@ -103,12 +111,14 @@ class OptimizeUnit(Unit):
         """
         pending: list[Sequence[str]] = [tuple(self.step.detail["parts"])]
         cpu, warnings = 0.0, list[str]()
+        self._take_over_late()
         while pending:
             parts = pending.pop(0)
             where = where_of(self.step.detail["fixed"], parts)
             try:
                 done = self._optimize(run, where)
             except CommitConflictError as error:
+                self._take_over_late()
                 self._conflicts += 1
                 if self._conflicts >= MOST_CONFLICTS:
                     if not self._made:
@@ -128,10 +138,15 @@ class OptimizeUnit(Unit):
                 warnings.append(f"left for the next run, it failed: {where or 'the table'}")
                 break
             cpu += done.answer.cpu_seconds if done.answer is not None else 0.0
+            self._take_over_late()
             if done.made is not None:
                 self._made.append((done.made, where))
         self._outcome = self._told(run, cpu, warnings)
         return self._outcome
+
+    def _take_over_late(self) -> None:
+        """What an earlier statement committed after all is this operation's too, and proven like the rest."""
+        self._made += [(one, "") for one in late_commits(self._table)]
 
     def _optimize(self, run: RunContext, where: str) -> Committed:
         sql = statement(self._table, self.step.detail["threshold"], where)

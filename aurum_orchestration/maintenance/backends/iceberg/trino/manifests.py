@@ -277,15 +277,18 @@ class _ManifestsUnit(Unit):
         sql = self.step.detail["sql"]
         lost: CommitStateUnknownError | None = None
         try:
-            self._table.change(sql, run, operation=OperationType.MANIFESTS)
+            query_id = self._table.change(sql, run, operation=OperationType.MANIFESTS).query_id
         except CommitStateUnknownError as error:
             wait_until_over(self._table, sql, error)
-            lost = error
-        made = [
-            one
-            for one in read_history(self._table, clock=False).snapshots
-            if one.snapshot_id not in known and one.operation == "replace" and "manifests-created" in one.summary
-        ]
+            lost, query_id = error, error.query_id or ""
+        new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
+        made = made_by(query_id, new)
+        if len(made) > 1:
+            told = ", ".join(str(one.snapshot_id) for one in made)
+            warnings.append(
+                f"others rewrote manifests at the same moment, and Trino does not tell which is ours: {told}"
+            )
+            return {}
         if lost is not None:
             if not made:
                 raise BackendUnavailableError(f"{lost.detail}; read back: nothing was rewritten") from lost
@@ -309,6 +312,19 @@ def _add(metrics: dict[str, float], summary: dict[str, str]) -> None:
     }
     for name, told in names.items():
         metrics[name] = metrics.get(name, 0.0) + int(summary.get(told, 0))
+
+
+def made_by(query_id: str, new: Sequence[TrinoSnapshot]) -> list[TrinoSnapshot]:
+    """Which of new snapshots a statement may have made: one by its id, or those of a Trino that tells none (476)."""
+    rewrites = [
+        one
+        for one in new
+        if one.operation == "replace"
+        and "manifests-created" in one.summary
+        and one.summary.get("engine-name", "trino") == "trino"
+    ]
+    sure = [one for one in rewrites if one.query_id and one.query_id == query_id]
+    return sure or [one for one in rewrites if not one.query_id]
 
 
 def made_of(snapshot: TrinoSnapshot) -> Made:

@@ -292,7 +292,7 @@ class RowsUnit(Unit):
         wait_until_over(self._table, self.step.detail["sql"], error)
         known = {one.snapshot_id for one in before.snapshots}
         new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
-        found = [one for one in new if one.query_id and one.query_id in error.detail]
+        found = [one for one in new if one.query_id and one.query_id == error.query_id]
         if found:
             return found[0]
         raise BackendUnavailableError(f"{error.detail}; read back: no row was deleted") from error
