@@ -41,7 +41,7 @@ def months_ahead(pg: Pg) -> int:
 def test_months_of_a_zone_are_made_ahead(empty: Pg) -> None:
     empty.script(MONTHLY)
     expected = months_ahead(empty) + 3
-    planned = empty.on_table("partition_evolution", EVENTS, premake=3, time_zone="Europe/Berlin")
+    planned = empty.run("partition_evolution", EVENTS, premake=3, time_zone="Europe/Berlin")
     done(planned)
     assert planned.metrics["partitions_created"] == expected
     bounds = dict(
@@ -53,7 +53,7 @@ def test_months_of_a_zone_are_made_ahead(empty: Pg) -> None:
     assert "2025-11-01 08:00:00+09" in bounds["events_2025_11"]  # the server's own zone is Tokyo
     assert "2026-04-01 07:00:00+09" in bounds["events_2026_04"]  # summer time has begun
     assert empty.sql("SELECT count(*) FROM pg_indexes WHERE tablename LIKE 'events_20%'") == [(expected + 2,)]
-    again = empty.on_table("partition_evolution", EVENTS, premake=3, time_zone="Europe/Berlin")
+    again = empty.run("partition_evolution", EVENTS, premake=3, time_zone="Europe/Berlin")
     assert str(again.status) == "skipped"
 
 
@@ -65,11 +65,11 @@ def test_rows_of_the_default_partition_get_one_of_their_own(empty: Pg) -> None:
         "FROM generate_series(0, 6) g"
     )
     before = empty.checksum("events")
-    dry = empty.on_table("partition_evolution", EVENTS, dry_run=True, premake=0, time_zone="Europe/Berlin")
+    dry = empty.run("partition_evolution", EVENTS, dry_run=True, premake=0, time_zone="Europe/Berlin")
     assert [step.detail["rows"] for step in steps_of(dry)] == [1, 1, 1, 1, 1]
     assert empty.checksum("events") == before
     assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == [(3,)]
-    result = done(empty.on_table("partition_evolution", EVENTS, premake=0, time_zone="Europe/Berlin"))
+    result = done(empty.run("partition_evolution", EVENTS, premake=0, time_zone="Europe/Berlin"))
     # June, July, August before the first partition; November and December after the last one
     assert result.metrics["partitions_created"] == 5
     assert result.metrics["rows_moved"] == 5
@@ -94,7 +94,7 @@ def test_a_writer_of_the_default_partition_waits_and_loses_nothing(empty: Pg) ->
     thread = threading.Thread(target=write)
     thread.start()
     time.sleep(0.05)
-    result = empty.on_table("partition_evolution", EVENTS, premake=0, time_zone="Europe/Berlin")
+    result = empty.run("partition_evolution", EVENTS, premake=0, time_zone="Europe/Berlin")
     ended.set()
     thread.join()
     done(result)
@@ -120,10 +120,10 @@ def test_a_lock_that_is_not_had_leaves_nothing(empty: Pg) -> None:
 
 def test_a_large_table_gets_a_proposal_and_nothing_is_done(empty: Pg) -> None:
     empty.script("CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL, due date)")
-    small = empty.on_table("partition_evolution", EVENTS)
+    small = empty.run("partition_evolution", EVENTS)
     assert str(small.status) == "skipped"
     assert "need not be" in small.reason
-    told = done(empty.on_table("partition_evolution", EVENTS, propose_from_gb=0))
+    told = done(empty.run("partition_evolution", EVENTS, propose_from_gb=0))
     assert 'PARTITION BY RANGE ("at")' in steps_of(told)[0].detail["sql"]
     assert any("primary or unique keys have to contain at" in text for text in told.warnings)
     assert empty.sql("SELECT count(*) FROM pg_class WHERE relname LIKE 'events%' AND relkind IN ('r', 'p')") == [(1,)]
