@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -16,21 +16,10 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from aurum_orchestration.dagster_edge.schedules import TIMETABLES
 from aurum_orchestration.errors import ConfigurationError
-from aurum_orchestration.maintenance.factory import MaintenanceFactory
-from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration_tests.dagster.conftest import Location
 from aurum_orchestration_tests.dagster.test_jobs import output_metadata
-from aurum_orchestration_tests.unit.maintenance.files import FilesBackend
 
 BERLIN = ZoneInfo("Europe/Berlin")
-
-
-class Database(FilesBackend):
-    """Has what SQL databases have."""
-
-    @property
-    def supported_operations(self) -> Sequence[OperationType]:
-        return [OperationType.LOGS, OperationType.REINDEX]
 
 
 @pytest.fixture
@@ -39,11 +28,6 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     (tmp_path / "dagster").mkdir()
     with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as made:
         yield made
-
-
-@pytest.fixture
-def databases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MaintenanceFactory._backends, "_registered", {"sqlite": Database})
 
 
 def change_fleet(location: Location, **changes: Any) -> None:
@@ -120,12 +104,11 @@ def test_what_a_lake_has_is_launched_and_what_it_lacks_is_skipped_with_the_reaso
     )
 
 
-@pytest.mark.usefixtures("databases")
 def test_only_backends_that_have_the_operations_are_named(healthy_location: Location) -> None:
     fleet = yaml.safe_load(healthy_location.settings.fleet.read_text())
-    backends = {**fleet["backends"], "shop.db": {"type": "sqlite", "root": "/nowhere"}}
+    backends = {**fleet["backends"], "shop.db": {"type": "sqlite", "path": "/nowhere/shop.db"}}
     change_fleet(healthy_location, backends=backends)
-    expected = {"operations": ["logs"], "respect": "calendar", "tables": ['"shop.db".**']}
+    expected = {"operations": ["logs", "sessions"], "respect": "calendar", "tables": ['"shop.db".**']}
     assert tick(healthy_location, "daily_light") == (expected, "")
     assert tick(healthy_location, "monthly_reindex") == ({**expected, "operations": ["reindex"]}, "")
     config, _ = tick(healthy_location, "weekly_full")
