@@ -232,6 +232,8 @@ async def test_a_floor_that_was_raised_since_it_was_asked_for(
 
     monkeypatch.setattr(f"{TrinoEngine.__module__}.probe", outdated)
     direct.keys["trino_catalog"] = direct.server.catalog
+    direct.aged("t", 4)  # a snapshot to expire that is younger than the floor
+    direct.sql("INSERT INTO {t}.t VALUES (101, NULL, 'N', 1e0)")
     before = direct.snapshots()
     given = {"retention_days": 2} if operation == "retention" else {"older_than_days": 4}
     problem = told(await direct.go(operation, **given), RequestError.type, transient=False)

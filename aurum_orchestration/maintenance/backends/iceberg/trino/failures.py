@@ -50,6 +50,9 @@ RETRYABLE = frozenset(
 
 _DENIED = "Give the user the right in Trino's access control, or run as one who has it."
 _LIMIT = "Do less at a time (fewer partitions), or raise the limit in Trino."
+_REFUSED = (
+    "Trino refuses the statement as it is: change the parameters, or what Trino's catalog is configured to allow."
+)
 _NOT_TRINO = ("error 400", "error 404", "error 405")
 _AUTH_ERRORS = {"TrinoAuthError", "KerberosExchangeError"}
 _KINDS: Mapping[str, tuple[type[AurumError], str | None]] = {
@@ -103,7 +106,7 @@ def of_query(error: TrinoQueryError, backend: str) -> AurumError:
     if name in RETRYABLE or error.error_type == "INSUFFICIENT_RESOURCES":
         return BackendUnavailableError(text)
     if error.error_type == "USER_ERROR":
-        return RequestError(text)
+        return RequestError(text, hint=_REFUSED)
     return EngineError(text, hint="Look the query up in Trino's web interface or log.")
 
 
