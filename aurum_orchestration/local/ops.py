@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,17 @@ def described(fleet: dict[str, Any], port: int) -> dict[str, Any]:
 def running(folder: Path) -> Iterator[tuple[Ops, int]]:
     """The database in a folder, started, and ended at the end; and its port. Raises ProvisioningError."""
     folder.mkdir(parents=True, exist_ok=True)
+    if postgres.closed_above(folder) is None:
+        with _running(folder) as made:
+            yield made
+        return
+    # nothing of it is needed afterwards
+    with tempfile.TemporaryDirectory(prefix="aurum-ops-") as elsewhere, _running(Path(elsewhere)) as made:
+        yield made
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[tuple[Ops, int]]:
     binaries = postgres.made(folder) or postgres.make(folder)
     port = background.port_for(background.read(folder, BACKEND))
     command = postgres.command(binaries, folder, port, "shared_buffers=64MB", "fsync=off")

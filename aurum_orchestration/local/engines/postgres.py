@@ -22,6 +22,13 @@ def identity() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def closed_above(folder: Path) -> Path | None:
+    """The folder that keeps whom the server runs as from getting to ``folder``; None when nothing does."""
+    if not identity():
+        return None
+    return next((one for one in reversed(folder.absolute().parents) if not one.stat().st_mode & stat.S_IXOTH), None)
+
+
 def make(folder: Path) -> Path:
     """A new database cluster in ``folder/data`` (user postgres, no password); the folder of the binaries.
 
@@ -29,10 +36,10 @@ def make(folder: Path) -> Path:
     """
     binaries, runs_as = _binaries(), identity()
     if runs_as:
-        closed = [str(one) for one in folder.absolute().parents if not one.stat().st_mode & stat.S_IXOTH]
-        if closed:
+        closed = closed_above(folder)
+        if closed is not None:
             raise ProvisioningError(
-                f"PostgreSQL does not run as root, and its user nobody cannot pass through {closed[-1]} to {folder}",
+                f"PostgreSQL does not run as root, and its user nobody cannot pass through {closed} to {folder}",
                 hint="Set AURUM_HOME to a folder that others may pass through, or run as another user than root.",
             )
         os.chown(folder, runs_as["user"], runs_as["group"])
