@@ -100,7 +100,8 @@ def _binaries() -> Path:
 
 def _within_reach(binaries: Path, folder: Path) -> Path:
     """The binaries where any user may run them: copied into the folder when a folder above them is closed to others."""
-    if all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.resolve().parents):
+    binaries = binaries.resolve()  # the way there may be closed where the place itself is not
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.parents):
         return binaries
     package = binaries.parents[1]
     # the wheel's shared libraries stand beside the package, and are found from where the binaries are
