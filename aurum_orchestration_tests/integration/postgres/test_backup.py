@@ -16,9 +16,9 @@ import pytest
 
 from aurum_orchestration.errors import CorruptTableError, OperationCancelledError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.backup_place import Place
 from aurum_orchestration.maintenance.backends.postgres.backup import execute, tools
 from aurum_orchestration.maintenance.backends.postgres.backup.execute import DumpUnit
-from aurum_orchestration.maintenance.backends.postgres.backup.place import Place
 from aurum_orchestration.maintenance.backends.postgres.backup.tools import Caller, Tools, find_tools
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.backup import BackupParameters

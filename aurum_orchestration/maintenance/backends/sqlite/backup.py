@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from aurum_orchestration.errors import RequestError, StateDriftedError, VerificationError
-from aurum_orchestration.maintenance.backends.postgres.backup.place import Kept, Note, Place, Staging, files_of
+from aurum_orchestration.maintenance.backends.backup_place import Kept, Note, Place, Staging, files_of
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.backends.sqlite.catalog import Target, integrity, rows_of, tables_of
 from aurum_orchestration.maintenance.backends.sqlite.connection import connect, typed_errors, value

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from aurum_orchestration.errors import AurumError, CorruptTableError, EngineError, StateDriftedError
+from aurum_orchestration.maintenance.backends.backup_place import Kept, Note, Place, Staging, files_of
 from aurum_orchestration.maintenance.backends.postgres.advisory import reserved
-from aurum_orchestration.maintenance.backends.postgres.backup.place import Kept, Note, Place, Staging, files_of
 from aurum_orchestration.maintenance.backends.postgres.backup.plan import dump_command, place_of
 from aurum_orchestration.maintenance.backends.postgres.backup.restore import count_rows, drop_leftovers, restored
 from aurum_orchestration.maintenance.backends.postgres.backup.tools import Caller, Tools, find_tools

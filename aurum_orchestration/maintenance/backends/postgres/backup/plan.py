@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from aurum_orchestration.errors import AccessDeniedError, RequestError
-from aurum_orchestration.maintenance.backends.postgres.backup.place import Place
+from aurum_orchestration.maintenance.backends.backup_place import Place
 from aurum_orchestration.maintenance.backends.postgres.backup.tools import Tools, find_tools
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
