@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -81,16 +80,10 @@ class BackupPolicy(TriggerPolicy, BackupParameters):
     )
 
 
-class BackupOperation(BaseMaintenanceOperation):
+class BackupOperation(PlannedOperation):
     """Keeps the current snapshot under a tag or branch of its own, and proves that every file of it is there."""
 
+    operation = OperationType.BACKUP
     title = "Back up by a tag"
     Parameters = BackupParameters
     Policy = BackupPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.BACKUP)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("a backup is planned and verified by the service", hint="Use MaintenanceService or aurum.")

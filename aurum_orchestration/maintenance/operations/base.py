@@ -120,3 +120,21 @@ class BaseMaintenanceOperation(ABC):
     @abstractmethod
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         """Do the work on the backend and return its metrics."""
+
+
+class PlannedOperation(BaseMaintenanceOperation):
+    """Base of the operations that a backend plans, so that they go through the whole flow of the service.
+
+    ``operation`` is its name. Where nobody ever called it outside of the flow, ``execute`` says who runs it.
+    """
+
+    operation: ClassVar[OperationType]
+    planned = True
+
+    def __init__(self) -> None:
+        super().__init__(self.operation)
+
+    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
+        raise RequestError(
+            f"{self.name} is planned, proven and recorded by the service", hint="Use MaintenanceService or `aurum run`."
+        )

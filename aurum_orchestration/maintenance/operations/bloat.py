@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -54,17 +51,11 @@ class BloatPolicy(TriggerPolicy, BloatParameters):
     )
 
 
-class BloatOperation(BaseMaintenanceOperation):
+class BloatOperation(PlannedOperation):
     """Reports small files, deleted rows, old snapshots, orphans and metadata in bytes. Changes nothing."""
 
+    operation = OperationType.BLOAT
     title = "Report bloat"
     Parameters = BloatParameters
     Policy = BloatPolicy
-    planned = True
     only_looks = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.BLOAT)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("bloat is reported by the service", hint="Use MaintenanceService or aurum.")

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import Field
-
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
-from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
-    OperationParameters,
-    TriggerPolicy,
-)
+from aurum_orchestration.maintenance.interfaces import OperationType
+from aurum_orchestration.maintenance.operations.base import PlannedOperation
+from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupParameters, RuleGroupPolicy
 
 
-class CleanupParameters(OperationParameters):
+class CleanupParameters(RuleGroupParameters):
     """What a cleanup may be told. The groups themselves are in fleet.yaml, with their backend."""
 
-    groups: list[str] = Field(
-        default_factory=list, description="Only the rule groups with these titles. None: all of the backend."
-    )
-    batch_size: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Rows per transaction. None: as each group says (default 1,000)."
-    )
-    pause_ms: float = Field(
-        default=50, ge=0, le=60_000, description="Pause between two batches at least; it grows with their latency."
-    )
-    max_rows: int | None = Field(
-        default=None, ge=1, description="Stop after so many rows of each group; the next run carries on. None: all."
-    )
 
-
-class CleanupPolicy(TriggerPolicy, CleanupParameters):
+class CleanupPolicy(RuleGroupPolicy):
     """The ``cleanup`` section of a policy."""
 
-    cooldown_minutes: int = Field(
-        default=1440, ge=0, description="Minutes between two runs that the planner starts by itself."
-    )
 
-
-class CleanupOperation(BaseMaintenanceOperation):
+class CleanupOperation(PlannedOperation):
     """Archives and deletes old or soft-deleted records, group by group, in batches, each its own transaction."""
 
+    operation = OperationType.CLEANUP
     title = "Clean soft-deleted records"
     Parameters = CleanupParameters
     Policy = CleanupPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.CLEANUP)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("a cleanup is planned by the service", hint="Use MaintenanceService or aurum.")

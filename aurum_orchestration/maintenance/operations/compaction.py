@@ -8,8 +8,8 @@ from pydantic import Field
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -139,16 +139,13 @@ class CompactionPolicy(TriggerPolicy, CompactionParameters):
     )
 
 
-class CompactionOperation(BaseMaintenanceOperation):
+class CompactionOperation(PlannedOperation):
     """Rewrites small data files into files near the target size."""
 
+    operation = OperationType.COMPACTION
     title = "Compact small files"
     Parameters = CompactionParameters
     Policy = CompactionPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.COMPACTION)
 
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         answer = dict(

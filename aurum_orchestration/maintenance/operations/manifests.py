@@ -8,8 +8,8 @@ from pydantic import Field
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -41,16 +41,13 @@ class ManifestsPolicy(TriggerPolicy, ManifestsParameters):
     )
 
 
-class ManifestsOperation(BaseMaintenanceOperation):
+class ManifestsOperation(PlannedOperation):
     """Rewrites small manifests into few, clustered by partition. Data files are neither read nor changed."""
 
+    operation = OperationType.MANIFESTS
     title = "Rewrite manifests"
     Parameters = ManifestsParameters
     Policy = ManifestsPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.MANIFESTS)
 
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         return dict(

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
@@ -102,16 +102,13 @@ class PartitionEvolutionPolicy(TriggerPolicy, PartitionEvolutionParameters):
     """The ``partition_evolution`` section of a policy. The planner never starts it by itself."""
 
 
-class PartitionEvolutionOperation(BaseMaintenanceOperation):
+class PartitionEvolutionOperation(PlannedOperation):
     """Sets a partition spec and rewrites the files of older ones into it, in bounded groups, resumable."""
 
+    operation = OperationType.PARTITION_EVOLUTION
     title = "Change the partition spec"
     Parameters = PartitionEvolutionParameters
     Policy = PartitionEvolutionPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.PARTITION_EVOLUTION)
 
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         return dict(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -62,16 +61,10 @@ class ReindexPolicy(TriggerPolicy, ReindexParameters):
     )
 
 
-class ReindexOperation(BaseMaintenanceOperation):
+class ReindexOperation(PlannedOperation):
     """Builds bloated and invalid indexes anew, one at a time, beside the old ones."""
 
+    operation = OperationType.REINDEX
     title = "Reindex database"
     Parameters = ReindexParameters
     Policy = ReindexPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.REINDEX)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("a reindex is planned by the service", hint="Use MaintenanceService or aurum.")

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 from aurum_orchestration.maintenance.operations.floors import Floor, FlooredParameters
@@ -106,19 +106,16 @@ class RetentionPolicy(TriggerPolicy, RetentionParameters):
     )
 
 
-class RetentionOperation(BaseMaintenanceOperation):
+class RetentionOperation(PlannedOperation):
     """Expires old snapshots, deletes the files that only they held, and deletes rows past their time.
 
     Branches, tags, their own retention settings and the table's `history.expire.*` properties are honoured.
     """
 
+    operation = OperationType.RETENTION
     title = "Expire snapshots and old rows"
     Parameters = RetentionParameters
     Policy = RetentionPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.RETENTION)
 
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         answer = await backend.execute_iceberg_operation(

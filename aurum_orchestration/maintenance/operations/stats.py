@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -59,16 +58,10 @@ class StatsPolicy(TriggerPolicy, StatsParameters):
     )
 
 
-class StatsOperation(BaseMaintenanceOperation):
+class StatsOperation(PlannedOperation):
     """Reports rows, bytes, nulls, bounds and distinct values by column; with ``ndv`` also stores the latter."""
 
+    operation = OperationType.STATS
     title = "Report statistics"
     Parameters = StatsParameters
     Policy = StatsPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.STATS)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("statistics are reported by the service", hint="Use MaintenanceService or aurum.")

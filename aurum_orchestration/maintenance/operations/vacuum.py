@@ -8,8 +8,8 @@ from pydantic import Field
 
 from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 from aurum_orchestration.maintenance.operations.floors import Floor, FlooredParameters
@@ -84,7 +84,7 @@ class VacuumPolicy(TriggerPolicy, VacuumParameters):
     )
 
 
-class VacuumOperation(BaseMaintenanceOperation):
+class VacuumOperation(PlannedOperation):
     """Gives space back: orphan files of an Iceberg table, dead rows of a PostgreSQL one.
 
     Files under a table's locations that no snapshot, ref or metadata refers to are set aside.
@@ -92,13 +92,10 @@ class VacuumOperation(BaseMaintenanceOperation):
     After `quarantine_days` a later vacuum deletes them; until then an undo puts them back.
     """
 
+    operation = OperationType.VACUUM
     title = "Remove orphan files"
     Parameters = VacuumParameters
     Policy = VacuumPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.VACUUM)
 
     async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:
         answer = await backend.execute_iceberg_operation(

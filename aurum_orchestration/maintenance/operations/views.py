@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from aurum_orchestration.errors import RequestError
-from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, OperationType
+from aurum_orchestration.maintenance.interfaces import OperationType
 from aurum_orchestration.maintenance.operations.base import (
-    BaseMaintenanceOperation,
     OperationParameters,
+    PlannedOperation,
     TriggerPolicy,
 )
 
@@ -37,16 +34,10 @@ class ViewsPolicy(TriggerPolicy, ViewsParameters):
     )
 
 
-class ViewsOperation(BaseMaintenanceOperation):
+class ViewsOperation(PlannedOperation):
     """Refreshes materialized views, what others are made of first, CONCURRENTLY where that is possible."""
 
+    operation = OperationType.VIEWS
     title = "Update materialized views"
     Parameters = ViewsParameters
     Policy = ViewsPolicy
-    planned = True
-
-    def __init__(self) -> None:
-        super().__init__(OperationType.VIEWS)
-
-    async def _execute_impl(self, backend: Any, config: MaintenanceConfig) -> dict[str, Any]:  # noqa: ARG002 - the base's
-        raise RequestError("views are refreshed by the service", hint="Use MaintenanceService or aurum.")

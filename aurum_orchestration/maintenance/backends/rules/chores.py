@@ -10,10 +10,10 @@ from aurum_orchestration.errors import ConfigurationError, UnknownNameError, Uns
 from aurum_orchestration.fleet.rule_groups import ARCHIVE_AFTER_DAYS, RuleGroup, RuleGroups, name_parts
 from aurum_orchestration.maintenance.operations.cleanup import CleanupParameters
 from aurum_orchestration.maintenance.operations.logs import LogsParameters
+from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupParameters
 from aurum_orchestration.maintenance.operations.sessions import SessionsParameters
 
-RulesParameters = CleanupParameters | LogsParameters | SessionsParameters
-OPERATIONS: dict[type[RulesParameters], str] = {
+OPERATIONS: dict[type[RuleGroupParameters], str] = {
     CleanupParameters: "cleanup",
     LogsParameters: "logs",
     SessionsParameters: "sessions",

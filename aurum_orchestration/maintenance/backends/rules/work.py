@@ -15,7 +15,6 @@ from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.backends.rules.chores import (
     OPERATIONS,
     Chore,
-    RulesParameters,
     chores_of,
     chosen_groups,
 )
@@ -28,6 +27,7 @@ from aurum_orchestration.maintenance.interfaces import (
     UnitOutcome,
     Verification,
 )
+from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupParameters
 
 STUCK_AFTER = 3
 """So many batches in a row that find old rows and delete none: something in the database keeps them."""
@@ -55,12 +55,16 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One committed batch. ``picked``: old rows that nobody had locked. ``more``: whether another is worth a try."""
+    """One committed batch. ``picked``: old rows that nobody had locked. ``more``: whether another is worth a try.
+
+    ``counted``: rows that left the table in its transaction, by whatever, as the database counts; None: it does not.
+    """
 
     deleted: int
     picked: int
     more: bool
     archived: int = 0
+    counted: int | None = None
 
 
 Take = Callable[[int], Taken]
@@ -86,7 +90,7 @@ class RuleEngine(Protocol):
 
 
 def plan_rules(
-    engine: RuleEngine, config: RuleGroups, table: Sequence[str] | None, parameters: RulesParameters
+    engine: RuleEngine, config: RuleGroups, table: Sequence[str] | None, parameters: RuleGroupParameters
 ) -> tuple[str, list[PlanStep], list[str]]:
     """Reason, steps and warnings of the chores: of one table, given by its name's parts, or of all.
 
@@ -186,6 +190,7 @@ class ChoreUnit(DirectUnit):
         self._engine, self._pause_ms, self._max_rows = engine, pause_ms, max_rows
         self._chore = Chore.of_json(step.detail["chore"])
         self._deleted = self._archived = 0
+        self._counted: int | None = 0
         self.failure: AurumError | None = None
 
     def commit(self, run: RunContext) -> UnitOutcome:
@@ -225,6 +230,7 @@ class ChoreUnit(DirectUnit):
             seconds = time.monotonic() - started
             self._deleted += taken.deleted
             self._archived += taken.archived
+            self._count(taken)
             batches += taken.deleted > 0
             run.progress(self._deleted, max(total or 0, self._deleted), "rows")
             if not taken.more:
@@ -238,15 +244,22 @@ class ChoreUnit(DirectUnit):
             pace.rest(run, taken.deleted, seconds)
         return batches
 
+    def _count(self, taken: Taken) -> None:
+        known = self._counted is not None and (taken.counted is not None or not taken.deleted)
+        self._counted = (self._counted or 0) + (taken.counted or 0) if known else None
+
     def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
-        """What was archived against what was deleted."""
-        if self._chore.action == "delete":
+        """Old rows that were deleted against what left the table, and what reached the archive."""
+        archived = None if self._chore.action == "delete" else self._archived
+        proofs = {"rows-counted-by-database": self._counted, "rows-archived": archived}
+        found = {method: rows for method, rows in proofs.items() if rows is not None}
+        if not found:
             return None
         return Verification(
-            method="rows-archived",
+            method="+".join(found),
             rows_before=self._deleted,
-            rows_after=self._archived,
-            checksum_equal=self._deleted == self._archived,
+            rows_after=next((rows for rows in found.values() if rows != self._deleted), self._deleted),
+            checksum_equal=all(rows == self._deleted for rows in found.values()),
         )
 
     def take_back(self, run: RunContext) -> None:

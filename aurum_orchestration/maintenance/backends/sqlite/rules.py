@@ -10,20 +10,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aurum_orchestration.errors import TableNotFoundError, UnsupportedError, VerificationError
-from aurum_orchestration.maintenance.backends.rules.chores import OPERATIONS, Chore, RulesParameters
+from aurum_orchestration.maintenance.backends.rules.chores import OPERATIONS, Chore
 from aurum_orchestration.maintenance.backends.rules.work import Outlook, RulesExecution, Take, Taken, plan_rules
 from aurum_orchestration.maintenance.backends.sqlite.catalog import MAIN, Table, Target, tables_of
 from aurum_orchestration.maintenance.backends.sqlite.connection import Database, name, transaction, typed_errors, value
 from aurum_orchestration.maintenance.backends.sqlite.references import require_free
 from aurum_orchestration.maintenance.backends.sqlite.times import limits, old_rows
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, RunContext
+from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupParameters
 
 _TRIGGERS = """
 SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ? AND sql LIKE '%delete%' ORDER BY 1
 """
 
 
-def plan(target: Target, parameters: RulesParameters) -> MaintenancePlan:
+def plan(target: Target, parameters: RuleGroupParameters) -> MaintenancePlan:
     """The chores whose rows are old. Raises UnsupportedError when no rule group is about the target."""
     operation = OPERATIONS[type(parameters)]
     engine = SqliteRules(target.database)

@@ -17,6 +17,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.maintenance.backends.postgres.advisory import reserved
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
+from aurum_orchestration.maintenance.backends.postgres.rows.ledger import Ledger
 from aurum_orchestration.maintenance.backends.postgres.rows.references import referrers
 from aurum_orchestration.maintenance.backends.postgres.rows.relation import (
     RowTable,
@@ -124,8 +125,11 @@ def _go(
         export = Export(_parquet(chore), session, run)
         warnings += export.settle()
         session.set(idle_in_transaction_session_timeout=EXPORT_IDLE)
+    parts = leaves(session, removal.table, chore.column)
+    ledger = Ledger.of(session, removal.table, parts, cascade=chore.cascade)
+    warnings += [ledger.warning] if ledger.warning else []
     with measuring(session, measured):
-        yield Remover(removal, leaves(session, removal.table, chore.column), session, run, export).take
+        yield Remover(removal, parts, session, run, ledger=ledger, export=export).take
     left = rows_left(session, removal)
     measured["rows_left"] = float(left)
     if left:

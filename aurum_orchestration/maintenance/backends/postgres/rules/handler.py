@@ -5,12 +5,13 @@ from __future__ import annotations
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.rules.engine import PostgresRules
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
-from aurum_orchestration.maintenance.backends.rules.chores import OPERATIONS, RulesParameters
+from aurum_orchestration.maintenance.backends.rules.chores import OPERATIONS
 from aurum_orchestration.maintenance.backends.rules.work import RulesExecution, plan_rules
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan
+from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupParameters
 
 
-def plan(target: Database, table_id: TableId, parameters: RulesParameters) -> MaintenancePlan:
+def plan(target: Database, table_id: TableId, parameters: RuleGroupParameters) -> MaintenancePlan:
     """The chores whose rows are old. Raises UnsupportedError when no rule group is about the target."""
     operation = OPERATIONS[type(parameters)]
     target.server.refuse_writes(operation)
