@@ -11,6 +11,7 @@ from psycopg import sql
 
 from aurum_orchestration.errors import AurumError, UnsupportedError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration.maintenance.backends.postgres.rows.ledger import Ledger
 from aurum_orchestration.maintenance.backends.postgres.rows.relation import Column, Leaf
 from aurum_orchestration.maintenance.backends.postgres.rows.removal import Removal, require_right
 from aurum_orchestration.maintenance.backends.rules.archive import Outcome, ParquetArchive
@@ -48,7 +49,7 @@ class Export:
         return self._archive.settle(self._outcome)
 
     def take(
-        self, removal: Removal, leaf: Leaf, where: sql.Composable, rows: int, *, ordered: bool
+        self, removal: Removal, ledger: Ledger, leaf: Leaf, where: sql.Composable, rows: int, *, ordered: bool
     ) -> tuple[Taken, str | None]:
         """One batch: deleted, written, read back, then committed. Also the newest time that was picked."""
         columns = removal.table.columns
@@ -57,8 +58,9 @@ class Export:
         ).format(values=sql.SQL(", ").join(map(_value, columns)), judge=removal.judge())
         path = None
         try:
-            with self._session.transaction():
+            with self._session.transaction(), ledger.page(self._session) as page:
                 found = self._session.tuples(query, {"rows": rows})
+                page.deleted = len(found)
                 if not found:
                     return Taken(0, 0, more=True), None
                 token = self._session.value("SELECT pg_current_xact_id()::text")
@@ -70,7 +72,8 @@ class Export:
                 self._archive.drop(path)
             raise
         self._archive.confirm(path)
-        return Taken(len(found), found[0][-2], more=True, archived=len(found)), found[0][-1]
+        taken = Taken(len(found), found[0][-2], more=True, archived=len(found), counted=page.gone)
+        return taken, found[0][-1]
 
     def _outcome(self, token: str) -> Outcome:
         try:

@@ -7,7 +7,7 @@ table, so that no batch reads again what the ones before it have read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from psycopg import sql
 from aurum_orchestration.errors import VerificationError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.rows.condition import old_rows, surely_old
+from aurum_orchestration.maintenance.backends.postgres.rows.ledger import Ledger
 from aurum_orchestration.maintenance.backends.postgres.rows.relation import Leaf, RowTable
 from aurum_orchestration.maintenance.backends.rules.work import Taken
 from aurum_orchestration.maintenance.interfaces import RunContext
@@ -104,9 +105,17 @@ class Remover:
     """Carries a removal out over the parts of a table, one after the other."""
 
     def __init__(
-        self, removal: Removal, leaves: Sequence[Leaf], session: Session, run: RunContext, export: Export | None = None
+        self,
+        removal: Removal,
+        leaves: Sequence[Leaf],
+        session: Session,
+        run: RunContext,
+        *,
+        ledger: Ledger,
+        export: Export | None = None,
     ) -> None:
-        self._removal, self._session, self._run, self._export = removal, session, run, export
+        self._removal, self._session, self._run = removal, session, run
+        self._ledger, self._export = ledger, export
         self._walks = [_ByTime(removal, leaf) if leaf.by_time else _ByPlace(removal, leaf) for leaf in leaves]
 
     def take(self, rows: int) -> Taken:
@@ -117,16 +126,17 @@ class Remover:
         taken, last = patiently(lambda: self._once(walk, rows), self._run)
         if walk.ended(taken.picked, rows, last):
             self._walks.pop(0)
-        return Taken(taken.deleted, taken.picked, bool(self._walks), taken.archived)
+        return replace(taken, more=bool(self._walks))
 
     def _once(self, walk: _ByTime | _ByPlace, rows: int) -> tuple[Taken, str | None]:
         if self._export is not None:
-            return self._export.take(self._removal, walk.leaf, walk.where(), rows, ordered=walk.ordered)
+            return self._export.take(self._removal, self._ledger, walk.leaf, walk.where(), rows, ordered=walk.ordered)
         query = self._removal.counted(walk.leaf, walk.where(), ordered=walk.ordered)
-        with self._session.transaction():
+        with self._session.transaction(), self._ledger.page(self._session) as page:
             found = self._session.row(query, {"rows": rows})
+            page.deleted = found.deleted
             require_right(found.deleted, found.archived if self._removal.archive else found.deleted, found.old)
-        return Taken(found.deleted, found.picked, more=True, archived=found.archived), found.last
+        return Taken(found.deleted, found.picked, more=True, archived=found.archived, counted=page.gone), found.last
 
 
 def require_right(deleted: int, archived: int, old: Any) -> None:
