@@ -41,6 +41,8 @@ class Tally:
     undo: list[str] = field(default_factory=list)
     undo_data: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
+    taken_back: list[str] = field(default_factory=list)
+    """Sentences on steps that were committed and did not stay."""
 
     def add(self, step: PlanStep, outcome: UnitOutcome, verification: Verification | None) -> None:
         """Count a committed unit."""
@@ -141,29 +143,35 @@ class _Flow:
             raise
         self._staged.popleft()
         if not unit.verify_first:
-            verification = self._verify_committed(unit)
+            verification = self._verify_committed(unit, outcome)
         self._tally.add(unit.step, outcome, verification)
         self._on_commit()
 
-    def _verify_committed(self, unit: Unit) -> Verification | None:
+    def _verify_committed(self, unit: Unit, outcome: UnitOutcome) -> Verification | None:
+        """Check what was committed, and take it back otherwise; what stays unchecked is told, and can be undone."""
         try:
             verification = unit.verify(self._run)
             _require(unit, verification, self._tally)
         except BaseException as error:
+            number = unit.step.number
             try:
                 unit.take_back(self._run)
             except Exception as second:
-                _log.exception("step %s could not be taken back", unit.step.number)
+                _log.exception("step %s could not be taken back", number)
+                self._tally.add(unit.step, outcome, None)
+                self._on_commit()
                 if isinstance(error, TransientError):  # nobody has seen a wrong row
                     raise CommitStateUnknownError(
-                        f"step {unit.step.number} was committed, and then neither checked nor taken back: {error}",
-                        hint="Once the backend answers, compare the table's newest snapshot with the one before.",
+                        f"step {number} was committed, and then neither checked nor taken back: {error}",
+                        hint="Once the backend answers, compare the table's newest snapshot with the one before; "
+                        "the undo text says how the step is taken back.",
                     ) from error
                 raise VerificationError(
-                    f"step {unit.step.number} was committed, failed its check ({error}) and could not be taken back: "
-                    f"{second}",
+                    f"step {number} was committed, failed its check ({error}) and could not be taken back: {second}",
                     hint="The table may hold wrong rows: stop its writers and restore it from its undo text.",
                 ) from error
+            why = "its check failed" if isinstance(error, VerificationError) else "it could not be checked"
+            self._tally.taken_back.append(f"step {number} had been committed, and was taken back because {why}")
             raise
         return verification
 

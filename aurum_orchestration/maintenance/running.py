@@ -7,6 +7,7 @@ committed before a failure stays and is reported; every run but a dry run is rec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -44,6 +45,8 @@ from aurum_orchestration.maintenance.stopping import StopSignal
 from aurum_orchestration.maintenance.threads import in_thread, until_done
 
 if TYPE_CHECKING:
+    from aurum_orchestration.history import History
+    from aurum_orchestration.history.records import Notices
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
     from aurum_orchestration.maintenance.executor import MaintenanceExecutor
 
@@ -123,7 +126,7 @@ class OperationRun:
             self._plan = plan
         if not plan.steps:
             self._status = MaintenanceStatus.COMPLETED if self._tally.steps else MaintenanceStatus.SKIPPED
-            self._end_abandoned(holding=False)
+            self._end_abandoned()
             return
         if self.config.dry_run:
             self._status = MaintenanceStatus.PLANNED
@@ -199,36 +202,33 @@ class OperationRun:
         try:
             if history is None:
                 raise HistoryUnavailableError("no history store is configured, so no lease can be taken")
-            self._lease = KeptLease(
-                history,
-                self.table,
-                holder=self._executor.who,
-                operation_id=self.operation_id,
-                ttl=self._executor.lease_ttl,
-                on_lost=self._lost,
+            lease, abandoned = history.begin(
+                self._running(), who=self._executor.who, ttl=self._executor.lease_ttl, tell=self._tell()
             )
-            self._end_abandoned(holding=True)
-            history.record(self._running(), who=self._executor.who)
         except AurumError as error:
             self._stop.end(error)
             raise
+        self._lease = KeptLease(history, lease, self._lost)
+        self._warn_of(abandoned)
 
-    def _end_abandoned(self, *, holding: bool) -> None:
-        """Tell in the log what killed runs left as running; a try, unless the lease was taken just now."""
+    def _end_abandoned(self) -> None:
+        """Tell in the log what killed runs left as running; a try, nothing depends on it."""
         history = self._executor.history
         if history is None or self.config.dry_run:
             return
-        try:
-            tell = self._executor.telling.of if self._executor.telling else None
-            abandoned = history.end_abandoned(self.table, besides=self.operation_id, holding=holding, tell=tell)
-        except HistoryError:
-            if holding:
-                raise
-            return
+        with contextlib.suppress(HistoryError):
+            self._warn_of(
+                history.end_abandoned(self.table, besides=self.operation_id, holding=False, tell=self._tell())
+            )
+
+    def _warn_of(self, abandoned: int) -> None:
         if abandoned:
             _log.warning(
                 "%s earlier runs on %s were killed; carrying on from what they committed", abandoned, self.table
             )
+
+    def _tell(self) -> Callable[[MaintenanceResult], Notices] | None:
+        return self._executor.telling.of if self._executor.telling else None
 
     def _still_mine(self) -> None:
         if self._lease is not None:
@@ -280,7 +280,11 @@ class OperationRun:
             if known is not error and error is not None:
                 _log.error("%s failed", self._operation.name, exc_info=error)
             problem = known.problem(instance=self.operation_id, table=str(self.table), operation=self._operation.name)
-            reason = known.detail + (f"; {done} steps committed before stay" if done else "")
+            told = "; ".join([known.detail, *dict.fromkeys(self._tally.taken_back)])
+            problem = problem.model_copy(update={"detail": told})
+            reason = told + (f"; {done} steps committed before stay" if done else "")
+        if problem is None:
+            self._tally.warn(*self._tally.taken_back)
         metrics = dict(self._tally.metrics)
         if self._opened and self._operation.planned:
             metrics["conflicts_retried"] = metrics.get("conflicts_retried", 0.0) + self._conflicts
@@ -309,7 +313,7 @@ class OperationRun:
         try:
             if not self.config.dry_run and self._executor.history is not None:
                 notices = self._executor.telling.of(result) if self._executor.telling else None
-                self._executor.history.record(result, who=self._executor.who, notices=notices)
+                self._record(self._executor.history, result, notices)
         except Exception as error:
             known = as_aurum_error(error)
             _log.error("%s on %s could not be recorded: %s", self._operation.name, self.table, known.detail)
@@ -319,3 +323,10 @@ class OperationRun:
         if self._lease is not None:
             self._lease.release()
         return result
+
+    def _record(self, history: History, result: MaintenanceResult, notices: Notices | None) -> None:
+        if self._lease is None:
+            history.record(result, who=self._executor.who, notices=notices)
+        else:
+            history.end(result, self._lease.stop(), who=self._executor.who, notices=notices)
+            self._lease = None

@@ -489,11 +489,14 @@ async def test_where_the_check_comes_after_the_commit_a_failed_one_is_taken_back
 
     assert result.problem is not None
     assert (result.status, result.problem.type) == (MaintenanceStatus.FAILED, "verification-failed")
-    assert result.metrics["files_rewritten"] == 4
     if way_back:
+        assert result.metrics["files_rewritten"] == 4
+        assert "step 2 had been committed, and was taken back because its check failed" in (result.problem.detail or "")
         assert table.rows() == rows
         assert len(table.files) == 5
     else:
+        assert result.metrics["files_rewritten"] == 8  # it stays, so it counts
+        assert result.undo == "put 4 files back"
         assert "could not be taken back: gone" in (result.problem.detail or "")
         assert "restore" in (result.problem.hint or "")
 
@@ -514,8 +517,40 @@ async def test_a_backend_that_goes_between_the_commit_and_its_check(
     assert result.problem is not None
     assert (result.status, result.problem.type) == (MaintenanceStatus.FAILED, "commit-state-unknown")
     assert "neither checked nor taken back: gone" in (result.problem.detail or "")
+    assert result.undo == "put 4 files back"
     assert len(backend.commits) == 1
     assert table.rows() == rows
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_backend_that_goes_after_the_commit_and_is_reached_for_the_way_back(
+    comes_back: bool, executor: MaintenanceExecutor, backend: FilesBackend, make_table: MakeTable
+) -> None:
+    """That a commit was there for a while is told, whatever the run ends with."""
+    table = make_table(8)
+    rows, files = table.rows(), table.files
+    backend.verify_first = False
+
+    def gone(_: int, __: RunContext) -> None:
+        if comes_back:
+            backend.hooks.clear()
+        else:
+            backend.hooks["plan"] = gone
+        raise BackendUnavailableError("gone")
+
+    backend.hooks["verify"] = gone
+    result = await run(executor, backend, compact(max_concurrent_groups=1))
+    told = "step 1 had been committed, and was taken back because it could not be checked"
+    assert table.rows() == rows
+    if comes_back:
+        assert result.status is MaintenanceStatus.COMPLETED
+        assert told in result.warnings
+        return
+    assert result.problem is not None
+    assert (result.status, result.problem.type) == (MaintenanceStatus.FAILED, "backend-unavailable")
+    assert result.problem.detail == f"gone; {told}"
+    assert result.reason == result.problem.detail
+    assert (result.undo, sorted(table.files)) == (None, sorted(files))
 
 
 @pytest.mark.parametrize(

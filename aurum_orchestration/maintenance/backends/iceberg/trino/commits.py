@@ -17,7 +17,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 from aurum_orchestration.maintenance.interfaces import RunContext
@@ -76,10 +76,8 @@ def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session
         if isinstance(error, CommitStateUnknownError):
             raise BackendUnavailableError(f"{error.detail}; read back: nothing was committed") from error
         raise
-    try:
+    with reading_back(answer.query_id):
         return Committed(_made_by(asking, [answer.query_id]), answer)
-    except BackendUnavailableError as error:
-        raise CommitStateUnknownError(f"query {answer.query_id} ended; its snapshot: {error.detail}") from error
 
 
 def late_commits(table: TrinoTable) -> list[Made]:

@@ -36,7 +36,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import Layout, read_layout
 from aurum_orchestration.maintenance.backends.iceberg.trino.partitions import Partition, read_partitions
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
     BY_TRINO,
     plan_rollback,
@@ -199,7 +199,9 @@ class SetSpecUnit(Unit):
         except CommitStateUnknownError as error:
             asking = uncancelled(self._table)
             wait_until_over(asking, detail["sql"], error)
-            if [field.text for field in read_layout(asking).fields] != detail[PARTITIONING]:
+            with reading_back(error.query_id):
+                now = [field.text for field in read_layout(asking).fields]
+            if now != detail[PARTITIONING]:
                 raise BackendUnavailableError(f"{error.detail}; read back: the spec is as it was") from error
         if self._operation == UNDO:
             return UnitOutcome(

@@ -32,7 +32,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     read_history,
     refuse_other_table,
 )
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
     BY_TRINO,
     plan_rollback,
@@ -226,14 +226,23 @@ class _ManifestsUnit(Unit):
         start = read_manifests(self._table, before)
         metrics: dict[str, float] = {}
         warnings: list[str] = []
+        now: Manifests | None = None
         for _ in range(2):
-            summary = self._call(run, warnings)
-            _add(metrics, summary)
-            now = read_manifests(self._table, read_history(self._table, clock=False))
+            try:
+                summary = self._call(run, warnings)
+                _add(metrics, summary)
+                now = read_manifests(self._table, read_history(self._table, clock=False))
+            except BackendUnavailableError as error:
+                if not self._made:
+                    raise
+                # what was made is checked next, and taken back where nobody can look at it
+                warnings.append(f"the manifests could not be counted afterwards: {error.detail}")
+                break
             if len(now.sizes) < len(start.sizes) or not summary:
                 break
-        metrics["manifest_bytes_rewritten"], metrics["manifest_bytes_added"] = start.bytes, now.bytes
-        if len(now.sizes) >= len(start.sizes):
+        if now is not None:
+            metrics["manifest_bytes_rewritten"], metrics["manifest_bytes_added"] = start.bytes, now.bytes
+        if now is not None and len(now.sizes) >= len(start.sizes):
             warnings.append(
                 f"{count(len(now.sizes), 'manifest')} after, {len(start.sizes):,} before: Trino makes some for each "
                 "partition; the embedded engine makes as few as fit"
@@ -281,7 +290,8 @@ class _ManifestsUnit(Unit):
         except CommitStateUnknownError as error:
             wait_until_over(self._table, sql, error)
             lost, query_id = error, error.query_id or ""
-        new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
+        with reading_back(query_id):
+            new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
         made = made_by(query_id, new)
         if len(made) > 1:
             told = ", ".join(str(one.snapshot_id) for one in made)

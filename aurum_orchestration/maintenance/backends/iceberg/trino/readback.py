@@ -1,8 +1,10 @@
-"""After a connection broke in the middle of a statement: wait until Trino is through with it."""
+"""After a statement that changes a table: what it did is read back, also when Trino or the way to it goes meanwhile."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aurum_orchestration.errors import BackendUnavailableError, CommitStateUnknownError
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """Seconds after which a statement counts as one that nobody knows the end of."""
+
+
+@contextmanager
+def reading_back(query_id: str | None) -> Iterator[None]:
+    """Around what is read once a statement has ended: where nobody answers by then, nobody can tell what it did.
+
+    Raises CommitStateUnknownError instead of BackendUnavailableError, which would say that nothing was done.
+    """
+    try:
+        yield
+    except BackendUnavailableError as error:
+        raise CommitStateUnknownError(
+            f"query {query_id} ended, and what it did cannot be read: {error.detail}",
+            hint="See whether that query made the newest snapshot; running again plans from what is there.",
+        ) from error
 
 
 def wait_until_over(table: TrinoTable, statement: str, error: CommitStateUnknownError) -> None:

@@ -40,7 +40,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     read_history,
     refuse_other_table,
 )
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.retention_rows import DELETE_ROWS, RowsUnit, plan_rows
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import plan_rollback, rollback_execution
 from aurum_orchestration.maintenance.interfaces import (
@@ -240,14 +240,18 @@ class _ExpireUnit(Unit):
         before, cutoff_ms = self._cutoff()
         warnings = []
         sent = statement(self._table.name, cutoff_ms)
+        lost: CommitStateUnknownError | None = None
         try:
-            self._table.change(sent, run, operation=OperationType.RETENTION)
+            query_id = self._table.change(sent, run, operation=OperationType.RETENTION).query_id
         except CommitStateUnknownError as error:
             wait_until_over(self._table, sent, error)
-            if {*self._planned.snapshots} & {one.snapshot_id for one in read_history(self._table).snapshots}:
-                raise BackendUnavailableError(f"{error.detail}; read back: nothing was expired") from error
-            warnings.append(f"read back, since the connection broke: the snapshots are expired ({error.detail})")
-        after = read_history(self._table)
+            lost, query_id = error, error.query_id or ""
+        with reading_back(query_id):
+            after = read_history(self._table, clock=False)
+        if lost is not None:
+            if {*self._planned.snapshots} & {one.snapshot_id for one in after.snapshots}:
+                raise BackendUnavailableError(f"{lost.detail}; read back: nothing was expired") from lost
+            warnings.append(f"read back, since the connection broke: the snapshots are expired ({lost.detail})")
         expired = self._require(before, after)
         outcome = UnitOutcome(
             metrics={"snapshots_expired": len(expired), "refs_removed": len(before.refs.keys() - after.refs.keys())},

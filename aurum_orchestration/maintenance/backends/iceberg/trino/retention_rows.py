@@ -29,7 +29,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import earliest_wall
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, TrinoSnapshot, read_history
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import BY_TRINO, take_back
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal
 from aurum_orchestration.maintenance.interfaces import (
@@ -224,14 +224,19 @@ class RowsUnit(Unit):
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Delete, and find the snapshot that this made."""
-        before = read_history(self._table, clock=False)
         warnings: list[str] = []
+        lost: CommitStateUnknownError | None = None
         try:
-            answer = self._table.change(self.step.detail["sql"], run, operation=OperationType.RETENTION)
-            made = read_history(self._table, clock=False).made_by(answer.query_id)
+            query_id = self._table.change(self.step.detail["sql"], run, operation=OperationType.RETENTION).query_id
         except CommitStateUnknownError as error:
-            made = self._read_back(before, error)
-            warnings.append(f"read back, since the connection broke: the rows were deleted ({error.detail})")
+            wait_until_over(self._table, self.step.detail["sql"], error)
+            lost, query_id = error, error.query_id or ""
+        with reading_back(query_id):
+            made = read_history(self._table, clock=False).made_by(query_id)
+        if lost is not None:
+            if made is None:
+                raise BackendUnavailableError(f"{lost.detail}; read back: no row was deleted") from lost
+            warnings.append(f"read back, since the connection broke: the rows were deleted ({lost.detail})")
         self._made = made
         if made is None:
             return UnitOutcome(metrics={"rows_deleted": 0.0}, undo="nothing to undo: no row was there any more")
@@ -283,16 +288,3 @@ class RowsUnit(Unit):
     def _rows_deleted(self, made: TrinoSnapshot) -> int:
         told = made.summary
         return int(told.get("deleted-records", 0)) + int(told.get("added-position-deletes", 0))
-
-    def _read_back(self, before: TableHistory, error: CommitStateUnknownError) -> TrinoSnapshot:
-        """The snapshot that the statement made though Trino could not say so.
-
-        Raises BackendUnavailableError when it made none, CommitStateUnknownError when that cannot be told.
-        """
-        wait_until_over(self._table, self.step.detail["sql"], error)
-        known = {one.snapshot_id for one in before.snapshots}
-        new = [one for one in read_history(self._table, clock=False).snapshots if one.snapshot_id not in known]
-        found = [one for one in new if one.query_id and one.query_id == error.query_id]
-        if found:
-            return found[0]
-        raise BackendUnavailableError(f"{error.detail}; read back: no row was deleted") from error
