@@ -17,12 +17,14 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
 from aurum_orchestration.errors import InternalError
+from aurum_orchestration.fleet.load import load_fleet
 from aurum_orchestration.history import History
 from aurum_orchestration.local import demo, story
 from aurum_orchestration.local.code_location import CodeLocation
 from aurum_orchestration.local.engines import lake
 from aurum_orchestration.local.engines.trino import ENGINE
 from aurum_orchestration.local.proof import Contents, contents
+from aurum_orchestration.local.stack import Stack
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.servers import absence
 
@@ -111,6 +113,23 @@ def test_through_trino_both_engines_compact_the_same_tables_from_the_same_start(
             assert one["before"]["files"] > one["after"]["files"] == 1
             assert one["before"]["checksum"] == one["after"]["checksum"]
             assert one["seconds"] > 0
+
+
+def test_through_trino_the_fleet_is_there_for_both_engines(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = lake.Lake(project / ".aurum" / "local", 1, 2)
+    monkeypatch.setattr(lake, "ready", lambda tell: tell("ready"))
+    monkeypatch.setattr(lake, "up", lambda place, _tell: found if place == found.place else None)
+    stack = Stack(project, through_trino=True)
+    stack.prepare()
+    assert capsys.readouterr().out == "ready\n"
+    assert os.environ["AURUM_FLEET"] == str(stack.fleet)
+    fleets = {path: load_fleet(path) for path in (stack.fleet, stack.fleet_embedded)}
+    assert [fleet.backends["lake"].connection["engine"] for fleet in fleets.values()] == ["trino", "pyiceberg"]
+    for fleet in fleets.values():
+        assert fleet.backends["lake"].connection["catalog"]["uri"] == found.uri
+        assert list(fleet.backends["lake"].discover) == ["flights.*"]
 
 
 def test_without_maven_the_demo_through_trino_says_so_and_removes_nothing(

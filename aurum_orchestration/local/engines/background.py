@@ -53,7 +53,7 @@ class Server(BaseModel):
                 process.wait(seconds)
             except psutil.TimeoutExpired:
                 process.kill()
-                process.wait(seconds)
+                process.wait(30)
 
 
 def read(place: Path, name: str) -> Server | None:

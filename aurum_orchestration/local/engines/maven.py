@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from aurum_orchestration.local.engines.cache import Tell, run, verify
 
-_NEEDS = "Maven fetches this engine: apt-get install maven (or your system's package) gives it."
+NEEDS = "Maven fetches this engine: apt-get install maven (or your system's package) gives it."
 SECONDS_BETWEEN_LINES = 5.0
 """How often a download is told of."""
 
-_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
 def fetch(coordinates: str, folder: Path, *, sha256: str = "", tell: Tell | None = None) -> Path:
@@ -28,13 +25,13 @@ def fetch(coordinates: str, folder: Path, *, sha256: str = "", tell: Tell | None
     file = f"{name}-{version}{f'-{classifier}' if classifier else ''}.{packaging}"
     run(
         # without -B and -q Maven shows how far it is
-        ["mvn", "-Dstyle.color=never", f"{_PLUGIN}:get", "-Dtransitive=false", f"-Dartifact={coordinates}"],
-        needs=_NEEDS,
+        ["mvn", "-Dstyle.color=never", f"{PLUGIN}:get", "-Dtransitive=false", f"-Dartifact={coordinates}"],
+        needs=NEEDS,
         heard=_progress(file, tell) if tell else None,
     )
     run(
-        ["mvn", "-B", "-q", "-o", f"{_PLUGIN}:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}"],
-        needs=_NEEDS,
+        ["mvn", "-B", "-q", "-o", f"{PLUGIN}:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}"],
+        needs=NEEDS,
     )
     if sha256:
         verify(folder / file, sha256)
@@ -52,37 +49,3 @@ def _progress(file: str, tell: Tell) -> Tell:
             tell(f"{file}: {found[1].strip()}")
 
     return heard
-
-
-def fetch_all(coordinates: Sequence[str], folder: Path, alone: Sequence[str] = ()) -> None:
-    """Copy artifacts and all they need at run time into the folder, one version of each; those ``alone`` without.
-
-    Raises ProvisioningError.
-    """
-    wanted = "".join([*map(_dependency, coordinates), *(_dependency(one, _NOTHING_ELSE) for one in alone)])
-    with tempfile.TemporaryDirectory() as project:
-        pom = Path(project) / "pom.xml"
-        pom.write_text(_POM.format(dependencies=wanted), encoding="utf-8")
-        goal = f"{_PLUGIN}:copy-dependencies"
-        run(
-            ["mvn", "-B", "-q", "-f", pom, goal, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"],
-            needs=_NEEDS,
-        )
-
-
-_POM = """\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>engines</groupId><artifactId>engine</artifactId><version>1</version>
-  <dependencies>{dependencies}</dependencies>
-</project>
-"""
-
-
-_NOTHING_ELSE = "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
-
-
-def _dependency(coordinates: str, more: str = "") -> str:
-    names = ("groupId", "artifactId", "version", "type", "classifier")
-    parts = zip(names, coordinates.split(":"), strict=False)
-    return f"<dependency>{''.join(f'<{name}>{escape(part)}</{name}>' for name, part in parts)}{more}</dependency>"
