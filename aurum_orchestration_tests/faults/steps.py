@@ -118,11 +118,12 @@ def arm(steps: Steps) -> None:
 
     PyArrowFile.create = step_create  # type: ignore[method-assign]
     PyArrowFileIO.delete = step_delete  # type: ignore[method-assign]
-    _arm_databases(steps)
+    arm_databases(steps)
     sys.addaudithook(lambda name, arguments: _audit(steps, name, arguments))
 
 
-def _arm_databases(steps: Steps) -> None:
+def arm_databases(steps: Steps) -> None:
+    """Let every commit of a database that wrote something be a step."""
     wrote: dict[int, str] = {}
 
     def executed(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

@@ -10,12 +10,10 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trino.exceptions import TrinoQueryError
 
 from aurum_orchestration.errors import RequestError
 from aurum_orchestration.maintenance.backends.iceberg.trino import readback
@@ -27,7 +25,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import 
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
 from aurum_orchestration.maintenance.backends.iceberg.trino.engine import TrinoEngine
-from aurum_orchestration_tests.faults.trino_site import Site, commits_held_back, site, told
+from aurum_orchestration_tests.faults.trino_site import Site, commits_held_back, end_what_runs, site, told
 from aurum_orchestration_tests.servers.breaking_proxy import Answer as Told
 from aurum_orchestration_tests.servers.breaking_proxy import (
     Forward,
@@ -210,18 +208,6 @@ async def test_a_trino_that_goes_right_after_the_statement_ended(
         assert result.status == "completed", result.problem
     proxy.heal()
     await through.finish(operation, before)
-
-
-def end_what_runs(lake: Site) -> None:
-    """A statement whose rows nobody fetches would wait for minutes: an administrator ends it."""
-    asked = (
-        "SELECT query_id FROM system.runtime.queries WHERE state NOT IN ('FINISHED', 'FAILED') "
-        f"AND query LIKE 'ALTER TABLE%{lake.namespace}%'"
-    )
-    until = time.monotonic() + 60
-    while (found := lake.server.sql(asked)) and time.monotonic() < until:
-        with suppress(TrinoQueryError):  # it ended meanwhile
-            lake.server.sql(f"CALL system.runtime.kill_query(query_id => '{found[0][0]}', message => 'over')")
 
 
 @pytest.mark.thorough

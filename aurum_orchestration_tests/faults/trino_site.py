@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from pyiceberg.transforms import IdentityTransform
+from trino.exceptions import TrinoQueryError
 
 from aurum_orchestration.errors import ProblemDetail
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
@@ -25,6 +26,8 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "retention": {"retention_days": 7, "retain_last": 1},
     "vacuum": {"older_than_days": 7},
     "manifests": {"everything": True},
+    "partition_evolution": {"spec": ["bucket(2, id)"]},
+    "stats": {"ndv": True},
 }
 _DAY = 86_400
 
@@ -132,3 +135,15 @@ def end_waiting_commits(lake: Shared) -> None:
                 "WHERE wait_event_type = 'Lock' AND query ILIKE '%update%iceberg_tables%'"
             )
         )
+
+
+def end_what_runs(lake: Site) -> None:
+    """A statement whose rows nobody fetches would wait for minutes: an administrator ends it."""
+    asked = (
+        "SELECT query_id FROM system.runtime.queries WHERE state NOT IN ('FINISHED', 'FAILED') "
+        f"AND regexp_like(query, '^(ALTER TABLE|ANALYZE) .*{lake.namespace}')"
+    )
+    until = time.monotonic() + 60
+    while (found := lake.server.sql(asked)) and time.monotonic() < until:
+        with suppress(TrinoQueryError):  # it ended meanwhile
+            lake.server.sql(f"CALL system.runtime.kill_query(query_id => '{found[0][0]}', message => 'over')")
