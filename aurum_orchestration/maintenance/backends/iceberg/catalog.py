@@ -14,6 +14,7 @@ from sqlalchemy import literal, select
 
 from aurum_orchestration.errors import ConfigurationError, nearest
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
+from aurum_orchestration.maintenance.backends.iceberg.lossless import write_version_3
 from aurum_orchestration.maintenance.backends.iceberg.rest import rest_catalog
 from aurum_orchestration.maintenance.backends.iceberg.sources import list_tables
 from aurum_orchestration.maintenance.backends.iceberg.sql_listing import require_file, settings_of, with_driver
@@ -44,6 +45,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], *, create: bool = Fal
         except BaseException:
             catalog.close()
             raise
+        write_version_3(catalog)
         return catalog
 
 

@@ -3,6 +3,12 @@
 Catalogs that keep the metadata file themselves (REST) apply changes to what they have. With all others
 PyIceberg writes the file anew from its own models, which skip members they do not know: a key of a newer
 format version would be gone after the first commit.
+
+PyIceberg 0.12 keeps what it knows of version 3 through a commit (row ids too) and refuses only to write it.
+Changes that are of the metadata alone, such as expiring snapshots or setting a tag, need no more than its text,
+so it is written here. There a value that comes back as another one counts as lost too (the default of a column
+stands for the rows of all older files), and it is looked at once more when the file is written: the table may
+have been upgraded since it was planned.
 """
 
 from __future__ import annotations
@@ -12,30 +18,57 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from pyiceberg.catalog import MetastoreCatalog
+from pyiceberg.catalog import Catalog, MetastoreCatalog
+from pyiceberg.io import FileIO
+from pyiceberg.serializers import Compressor, FromInputFile, ToOutputFile
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata, TableMetadataV3
+from pyiceberg.typedef import IcebergBaseModel
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
-from aurum_orchestration.maintenance.backends.iceberg.refusals import NEWEST_FORMAT
 
 _EMPTY: tuple[Any, ...] = (None, [], {}, "", -1)
 """Values that say the same as an absent member; -1 is how an empty table's current snapshot is written."""
 
 
 def refuse_lossy_commit(table: Table) -> None:
-    """Raise UnsupportedError when PyIceberg does not write such metadata, or naming what a commit would drop of it."""
-    if (version := table.metadata.format_version) > NEWEST_FORMAT:
-        raise UnsupportedError(
-            f"PyIceberg does not write metadata of format version {version}; Spark with Iceberg 1.10 or later does"
-        )
-    if not isinstance(table.catalog, MetastoreCatalog):
+    """Raise UnsupportedError naming what a commit of the table's metadata would drop or change by the way."""
+    if isinstance(table.catalog, MetastoreCatalog):
+        _refuse_lossy(table.io, table.metadata_location, table.metadata)
+
+
+def write_version_3(catalog: Catalog) -> None:
+    """Let a catalog for which PyIceberg writes the metadata file write that of version 3 too."""
+    if isinstance(catalog, MetastoreCatalog):
+        setattr(catalog, "_write_metadata", _write)  # noqa: B010 - a method that is replaced on one object
+
+
+def _write(metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:
+    output = io.new_output(metadata_path)
+    if not isinstance(metadata, TableMetadataV3):
+        ToOutputFile.table_metadata(metadata, output)
         return
-    content = Files(table.io.properties, table.io).read(table.metadata_location)
+    former = metadata.metadata_log[-1].metadata_file
+    _refuse_lossy(io, former, FromInputFile.table_metadata(io.new_input(former)))
+    compress = Compressor.get_compressor(output.location).bytes_compressor()
+    with output.create() as stream:
+        stream.write(compress(_text(metadata).encode()))
+
+
+def _text(metadata: TableMetadata) -> str:
+    if isinstance(metadata, TableMetadataV3):
+        return IcebergBaseModel.model_dump_json(metadata)  # its own method only raises
+    return metadata.model_dump_json()
+
+
+def _refuse_lossy(io: FileIO, location: str, metadata: TableMetadata) -> None:
+    """Raise UnsupportedError when ``metadata``, as read from ``location``, would not be written as it is there."""
+    content = Files(io.properties, io).read(location)
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
-    written = orjson.loads(table.metadata.model_dump_json())
-    lost = next(_dropped(orjson.loads(content), written, ""), None)
+    changed = isinstance(metadata, TableMetadataV3)
+    lost = next(_lost(orjson.loads(content), orjson.loads(_text(metadata)), "", changed=changed), None)
     if lost is not None:
         raise UnsupportedError(
             f"the table's metadata has {lost}, which PyIceberg does not know and a commit would drop",
@@ -43,13 +76,16 @@ def refuse_lossy_commit(table: Table) -> None:
         )
 
 
-def _dropped(stored: Any, written: Any, path: str) -> Iterator[str]:
+def _lost(stored: Any, written: Any, path: str, *, changed: bool) -> Iterator[str]:
+    """Where ``written`` lacks what ``stored`` has; with ``changed`` also where it has another value."""
     if isinstance(stored, dict) and isinstance(written, dict):
         for key, value in stored.items():
             if key in written:
-                yield from _dropped(value, written[key], f"{path}.{key}" if path else key)
+                yield from _lost(value, written[key], f"{path}.{key}" if path else key, changed=changed)
             elif value not in _EMPTY:
                 yield f"{path}.{key}" if path else key
     elif isinstance(stored, list) and isinstance(written, list):
         for number, (one, other) in enumerate(zip(stored, written, strict=False)):
-            yield from _dropped(one, other, f"{path}[{number}]")
+            yield from _lost(one, other, f"{path}[{number}]", changed=changed)
+    elif changed and stored != written:
+        yield path
