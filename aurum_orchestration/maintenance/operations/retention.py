@@ -52,7 +52,8 @@ class RetentionParameters(FlooredParameters, OperationParameters):
     )
     verify: bool = Field(
         default=True,
-        description="Read the time column of every file that leaves, and read rewritten files back, before the commit.",
+        description="Read the time column of every file that leaves, and read rewritten files back, before the commit. "
+        "PostgreSQL: a detached partition is looked through for younger rows before it is dropped.",
     )
 
     batch_size: int = Field(default=10_000, ge=1, le=1_000_000, description="PostgreSQL: rows deleted per transaction.")

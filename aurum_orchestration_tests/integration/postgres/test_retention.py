@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from aurum_orchestration.errors import VerificationError
+from aurum_orchestration.maintenance.backends.postgres.rows.condition import not_old_rows
+from aurum_orchestration.maintenance.backends.postgres.rows.relation import row_table
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
-from aurum_orchestration_tests.integration.postgres.support import Pg, steps_of
+from aurum_orchestration_tests.integration.postgres.support import Pg, opened, steps_of
 
 EVENTS = "pg.public.events"
 PLAIN = """
@@ -122,3 +126,31 @@ def test_without_a_time_column_nothing_is_old(empty: Pg) -> None:
     result = empty.run("retention", EVENTS)
     assert str(result.status) == "skipped"
     assert "time_column" in result.reason
+
+
+def test_a_former_partition_that_got_a_young_row_is_not_dropped(empty: Pg) -> None:
+    """Beside a default partition it is detached the plain way, which leaves no constraint behind that keeps it out."""
+    empty.script(SPLIT + "; CREATE TABLE events_rest PARTITION OF events DEFAULT")
+    given = {"time_column": "at", "row_days": since_2025(empty)}
+    done(empty.run("retention", EVENTS, **given))
+    empty.sql("INSERT INTO events_2024 VALUES (2000, '2025-07-02 00:00+00')")
+    refused = empty.run("retention", EVENTS, **given, drop_after_hours=0)
+    assert str(refused.status) == "failed"
+    assert refused.problem is not None
+    assert refused.problem.type == VerificationError.type
+    assert "public.events_2024 holds rows that are not older" in refused.reason
+    assert empty.sql("SELECT count(*) FROM events_2024") == [(215,)]
+    empty.sql("DELETE FROM events_2024 WHERE id = 2000")
+    assert done(empty.run("retention", EVENTS, **given, drop_after_hours=0)).metrics["partitions_dropped"] == 1
+
+
+def test_whether_a_former_partition_is_old_its_constraint_says_without_a_look_at_its_rows(empty: Pg) -> None:
+    empty.script(SPLIT)
+    days = since_2025(empty)
+    done(empty.run("retention", EVENTS, time_column="at", row_days=days))
+    with opened(empty.backend()) as backend, backend.sessions.look() as session:
+        before = session.value("SELECT now() - make_interval(secs => %s)", (days * 86_400,))
+        younger = not_old_rows(row_table(session, ("public", "events_2024")), "at", before, "UTC")
+        session.set(constraint_exclusion="on")
+        explain = sql.SQL("EXPLAIN SELECT FROM events_2024 WHERE ") + younger
+        assert "One-Time Filter: false" in "\n".join(row[0] for row in session.tuples(explain))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from psycopg import sql
 
+from aurum_orchestration.errors import VerificationError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.partitions import (
+    Detached,
     Partition,
     detached,
     marked,
@@ -20,6 +23,8 @@ from aurum_orchestration.maintenance.backends.postgres.retention.plan import (
     drop_statement,
     parent_of,
 )
+from aurum_orchestration.maintenance.backends.postgres.rows.condition import not_old_rows
+from aurum_orchestration.maintenance.backends.postgres.rows.relation import row_table
 from aurum_orchestration.maintenance.backends.postgres.rules.engine import PostgresRules
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
@@ -45,7 +50,7 @@ class RetentionExecution:
         for step in self._plan.steps:
             match step.action:
                 case "drop":
-                    yield _Drop(step, self._table)
+                    yield _Drop(step, self._table, given)
                 case "detach":
                     yield _Detach(step, self._table)
                 case _:
@@ -107,8 +112,15 @@ class _Detach(_PartitionUnit):
 
 
 class _Drop(_PartitionUnit):
+    def __init__(self, step: PlanStep, table: PgTable, given: RetentionParameters) -> None:
+        super().__init__(step, table)
+        self._given = given
+
     def commit(self, run: RunContext) -> UnitOutcome:
-        """Drop it, unless somebody has attached it, or taken our comment away, since the plan."""
+        """Drop it, unless somebody has attached it, or taken our comment away, since the plan.
+
+        Raises VerificationError when it holds a row that is not old.
+        """
         with self._table.work(OPERATION, run) as session:
             dropped = patiently(lambda: self._once(session), run)
         if not dropped:
@@ -125,6 +137,21 @@ class _Drop(_PartitionUnit):
             for one in wanted:
                 session.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(one.identifier))
                 if one in detached(session, parent.shown):
+                    if self._given.verify:
+                        self._require_old(session, one)
                     session.execute(drop_statement(one))
                     return True
         return False
+
+    def _require_old(self, session: Session, one: Detached) -> None:
+        """Once it is a table of its own, rows of any age may have been written to it."""
+        session.execute("SET LOCAL constraint_exclusion = on")
+        column, before = self._given.time_column or "", datetime.fromisoformat(self.step.detail["before"])
+        rows = row_table(session, (one.schema, one.name))
+        younger = not_old_rows(rows, column, before, self._given.time_zone)
+        if session.value(sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(rows.identifier, younger)):
+            raise VerificationError(
+                f"{self._shown} holds rows that are not older than {before:%Y-%m-%d %H:%M} UTC; it is not dropped",
+                hint="They were written to it after it was detached: move them, or take the line aurum:detached out of "
+                "its comment.",
+            )

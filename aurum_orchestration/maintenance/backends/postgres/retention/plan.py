@@ -70,7 +70,7 @@ def plan_retention(table: PgTable, parameters: RetentionParameters) -> Maintenan
         limit = bound_limit(base, before, parameters.time_zone)
         former = detached(session, rows.shown) if by_time else []
         whole = [one for one in parts if one.pending or is_old(one.upper, limit)]
-        steps = [_drop(one, now) for one in former if _due(one, now, base, limit, parameters)]
+        steps = [_drop(one, now, before) for one in former if _due(one, now, base, limit, parameters)]
         steps += [_detach(rows, one, key) for one in whole]
         warnings = [
             f"{one.schema}.{one.name} was detached at {one.at:%Y-%m-%d %H:%M} and waits to be dropped"
@@ -170,7 +170,7 @@ def detach_statement(table: RowTable, one: Partition, *, plain: bool) -> sql.Com
     return sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(table.identifier, one.identifier, sql.SQL(how))
 
 
-def _drop(one: Detached, now: datetime) -> PlanStep:
+def _drop(one: Detached, now: datetime, before: datetime) -> PlanStep:
     hours = (now.astimezone(UTC) - one.at).total_seconds() / 3600
     return PlanStep(
         number=1,
@@ -182,6 +182,7 @@ def _drop(one: Detached, now: datetime) -> PlanStep:
             "partition": [one.schema, one.name],
             "oid": one.oid,
             "bytes": one.bytes,
+            "before": before.astimezone(UTC).isoformat(),
         },
     )
 

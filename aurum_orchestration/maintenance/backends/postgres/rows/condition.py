@@ -26,6 +26,15 @@ def old_rows(table: RowTable, column: str, before: datetime, time_zone: str, mar
     return sql.SQL(" AND ").join(found)
 
 
+def not_old_rows(table: RowTable, column: str, before: datetime, time_zone: str) -> sql.Composed:
+    """The condition for rows that are not older than an aware moment, or have no time.
+
+    Written so that the planner sees from a partition's own check constraint that it has none, without reading it.
+    """
+    limit = _limit(table, table.column(column), before, time_zone)
+    return sql.SQL("({column} >= {limit} OR {column} IS NULL)").format(column=sql.Identifier(column), limit=limit)
+
+
 def surely_old(table: RowTable, column: str, moment: sql.Composable, before: datetime, time_zone: str) -> sql.Composed:
     """The same about a value ``moment`` of the column, reckoned by the server's own time zones: judges a deletion."""
     limit = sql.Literal(before.isoformat())
