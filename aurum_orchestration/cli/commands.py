@@ -20,10 +20,6 @@ from aurum_orchestration.cli.output import (
     stderr_console,
     stdout_console,
 )
-from aurum_orchestration.cli.render.databases import render_databases
-from aurum_orchestration.cli.render.doctor import render_doctor
-from aurum_orchestration.cli.render.explain import render_explanation
-from aurum_orchestration.cli.render.reports import render_history, render_plans, render_run
 from aurum_orchestration.cli.render.status import render_discovered, render_status
 from aurum_orchestration.cli.session import FAILED, INTERRUPTED, Session
 from aurum_orchestration.cli.values import parse_parameters, parse_since
@@ -60,6 +56,8 @@ def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -
 
 def explain(session: Session, table: str) -> None:
     """``aurum explain``."""
+    from aurum_orchestration.cli.render.explain import render_explanation
+
     told = session.call(lambda service: service.explain(table), Activity(stderr_console(), "Measuring the table"))
     console = stdout_console()
     if session.json:
@@ -72,6 +70,7 @@ def explain(session: Session, table: str) -> None:
 
 def doctor(session: Session) -> None:
     """``aurum doctor``."""
+    from aurum_orchestration.cli.render.doctor import render_doctor
 
     async def looked(service: MaintenanceService) -> list[HealthCheckResult]:
         results, switches = await asyncio.gather(service.doctor(), in_thread(_switches))
@@ -88,6 +87,8 @@ def doctor(session: Session) -> None:
 
 def report(session: Session, backends: Sequence[str]) -> None:
     """``aurum report``."""
+    from aurum_orchestration.cli.render.databases import render_databases
+
     found = session.call(lambda service: service.report(backends), Activity(stderr_console(), "Asking the databases"))
     if session.json:
         print_object(found)
@@ -114,6 +115,7 @@ def history(
     limit: int,
 ) -> None:
     """``aurum history``."""
+    from aurum_orchestration.cli.render.reports import render_history
 
     async def recorded(service: MaintenanceService) -> list[MaintenanceResult]:
         moment = parse_since(since) if since else None
@@ -215,6 +217,8 @@ def _parameters(pairs: Sequence[str], operations: Sequence[str]) -> dict[str, An
 
 
 def _print_reports(session: Session, results: Sequence[MaintenanceResult], *, dry_run: bool) -> None:
+    from aurum_orchestration.cli.render.reports import render_plans, render_run
+
     reports = [OperationReport.of(result) for result in results]
     console = stdout_console()
     if session.json:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 from rich.console import Console, RenderableType
 
 _UNWRAPPED = 10_000
@@ -59,8 +60,10 @@ def print_object(item: BaseModel) -> None:
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print as :func:`print_json` does the shapes that have these members, without making them first."""
-    unicode = speaks_unicode(stdout_console())
-    _write(to_json(rows, indent=2, inf_nan_mode="null", ensure_ascii=not unicode))
+    if speaks_unicode(stdout_console()):
+        _write(orjson.dumps(rows, default=to_jsonable_python, option=orjson.OPT_INDENT_2))
+    else:
+        _write(to_json(rows, indent=2, inf_nan_mode="null", ensure_ascii=True))
 
 
 def print_json(shape: type[S], items: Sequence[S]) -> None:

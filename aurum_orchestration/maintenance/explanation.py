@@ -82,7 +82,7 @@ def explain(fleet: Fleet, examined: Examined, operations: Sequence[str], now: da
         operations=[
             OperationExplanation(
                 operation=name,
-                decision=DecisionShape.of(by_operation[name], considered=True) if name in by_operation else None,
+                decision=DecisionShape.of(by_operation[name]) if name in by_operation else None,
                 policy=_entries(fleet, table, name),
             )
             for name in operations

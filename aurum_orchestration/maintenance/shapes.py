@@ -55,11 +55,11 @@ class DecisionShape(BaseModel):
     predicted_cost: CostShape
 
     @classmethod
-    def fields_of(cls, decision: Decision, *, considered: bool = False) -> dict[str, Any]:
-        """The members of the shape. ``considered`` names the operation even when it is not to act."""
+    def fields_of(cls, decision: Decision) -> dict[str, Any]:
+        """The members of the shape, with the operation named even when it is not to act."""
         gain, cost = decision.gain, decision.cost
         return {
-            "operation": decision.operation if decision.act or considered else None,
+            "operation": decision.operation,
             "code": decision.code,
             "reason": decision.reason,
             "predicted_gain": {
@@ -71,9 +71,9 @@ class DecisionShape(BaseModel):
         }
 
     @classmethod
-    def of(cls, decision: Decision, *, considered: bool = False) -> DecisionShape:
+    def of(cls, decision: Decision) -> DecisionShape:
         """The shape of a decision."""
-        return cls.model_validate(cls.fields_of(decision, considered=considered))
+        return cls.model_validate(cls.fields_of(decision))
 
 
 class TableStatus(Shape):
@@ -91,6 +91,8 @@ class TableStatus(Shape):
     @classmethod
     def fields_of(cls, health: TableHealth, debt_score: float, decisions: Sequence[Decision]) -> dict[str, Any]:
         """The members of the shape: what :meth:`of` makes of them, by the ten thousand, takes twice the time."""
+        considered = [DecisionShape.fields_of(decision) for decision in decisions]
+        first = considered[0] if decisions[0].act else {**considered[0], "operation": None}
         return {
             "schema_version": SCHEMA_VERSION,
             "table": str(health.table),
@@ -98,8 +100,8 @@ class TableStatus(Shape):
             "healthy": healthy(decisions),
             "debt_score": float(debt_score),
             "metrics": {name: float(value) for name, value in health.metrics.items()},
-            "decision": DecisionShape.fields_of(decisions[0]),
-            "decisions": [DecisionShape.fields_of(decision, considered=True) for decision in decisions],
+            "decision": first,
+            "decisions": considered,
             "problem": health.problem,
         }
 

@@ -51,7 +51,9 @@ PENALTIES: Mapping[str, Penalty] = {
 def number(metrics: Mapping[str, float], name: str) -> float:
     """A metric as a number that can be reckoned with: absent, negative and NaN are 0, infinity is enormous."""
     value = metrics.get(name, 0.0)
-    return float(min(value, ENORMOUS)) if value > 0 else 0.0
+    if value > 0:
+        return float(value) if value < ENORMOUS else ENORMOUS
+    return 0.0
 
 
 def files_points(metrics: Mapping[str, float]) -> float:

@@ -88,7 +88,10 @@ def _first_of(*triggers: Trigger) -> Trigger:
     """What the first trigger says that is meant for this kind of table."""
 
     def trigger(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:
-        return next((found for one in triggers if (found := one(metrics, policy, facts)) is not None), None)
+        for one in triggers:
+            if (found := one(metrics, policy, facts)) is not None:
+                return found
+        return None
 
     return trigger
 

@@ -17,10 +17,15 @@ def shown(*, terminal: bool) -> str:
         activity.progress(REQUEST, 0, 4, "steps")
         activity.progress(REQUEST, 1024, 4096, "bytes")
         activity.progress(REQUEST, 1, 4, "steps")
-        activity._bars.refresh()
+        refresh(activity)
         activity.ended(MaintenanceResult(config=REQUEST, status=MaintenanceStatus.COMPLETED))
-        activity._bars.refresh()
+        refresh(activity)
     return stream.getvalue()
+
+
+def refresh(activity: Activity) -> None:
+    if activity._bars is not None:
+        activity._bars.refresh()
 
 
 def test_a_terminal_sees_each_table_its_steps_and_what_has_ended() -> None:

@@ -51,6 +51,8 @@ def test_destinations_go_by_name_or_position() -> None:
         ("notifications: [{name: a, urls: [x]}, {name: a, urls: [y]}]", "two rules are named 'a'"),
         ("notifications: [{urls: [x], tables: [lakes.a]}]", "no backend is named 'lakes'. Did you mean 'lake'?"),
         ("notifications: [{urls: [x], tables: ['lake..a']}]", "notifications[0].tables"),
+        (f"notifications: [{{name: {'a' * 61}, urls: [x]}}]", "notifications[0].name"),
+        ("notifications: [{name: a b, urls: [x]}]", "notifications[0].name"),
         ("notifications: [{url: [x]}]", "unknown key. Did you mean 'urls'?"),
         ("notifications: [{urls: ['${NOT_SET_HERE}']}]", "NOT_SET_HERE is not set"),
         (f"notifications: [{{urls: ['json://bot:{SECRET}@x/']}}]", "a secret is written in the file"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -19,7 +22,14 @@ ACTS = Decision(TABLE, "compaction", True, "recommended", "it helps", Gain(3.5, 
 RESTS = Decision(TABLE, "vacuum", False, "not-due", "wäits")
 
 
-def test_printing_members_is_printing_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_printing_members_is_printing_shapes(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    def printed_by(work: Callable[[], None]) -> bytes:
+        stream = io.TextIOWrapper(written := io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        work()
+        return written.getvalue()
+
     metrics = {"data_files": 3, "ratio": 1e-7, "odd": float("nan"), "endless": float("inf")}
     problem = CorruptTableError("it is broken").problem(table=str(TABLE))
     examined = [
@@ -27,10 +37,8 @@ def test_printing_members_is_printing_shapes(capsys: pytest.CaptureFixture[str])
         (TableHealth(TABLE, "lake", "1", NOW), 0.0, [RESTS]),
         (TableHealth(TABLE, "lake", "1", NOW, problem=problem), 0.0, [RESTS, ACTS]),
     ]
-    print_json(TableStatus, [TableStatus.of(*one) for one in examined])
-    shapes = capsys.readouterr().out
-    print_rows([TableStatus.fields_of(*one) for one in examined])
-    assert capsys.readouterr().out == shapes
+    shapes = printed_by(lambda: print_json(TableStatus, [TableStatus.of(*one) for one in examined]))
+    assert printed_by(lambda: print_rows([TableStatus.fields_of(*one) for one in examined])) == shapes
     printed = json.loads(shapes)
     assert [one["decision"]["operation"] for one in printed] == ["compaction", None, None]
     assert [one["operation"] for one in printed[2]["decisions"]] == ["vacuum", "compaction"]
