@@ -3,6 +3,9 @@
 Nothing is opened before first use. Reading a store that was never made answers "nothing there" and
 makes nothing; writing makes it. Every write takes the store's lock at its start (``BEGIN IMMEDIATE``
 on SQLite), so that what it reads cannot change before it writes.
+
+What is written survives the death of any process. A SQLite file is told to wait for the disk only where a
+write says ``lasting``: docs/adr/0007-what-the-history-waits-for.md has what a power cut may then take back.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from aurum_orchestration.history.schema import HEAD, store_time
 WAIT_SECONDS = 10
 """How long a statement waits for a lock, and a connection for its server."""
 
-_BEGIN = "aurum_begin"
+_BEGIN, _LASTING = "aurum_begin", "aurum_lasting"
 _EXAMPLES = "Write sqlite:////folder/history.db or postgresql://user@host:5432/database."
 
 
@@ -40,6 +43,9 @@ class Store:
         self._lock = threading.Lock()
         self._made: Engine | None = None
         self._current = False
+        self._keepers = 0
+        self._kept: Connection | None = None
+        self._kept_file: _File | None = None
 
     def __str__(self) -> str:
         return self._name
@@ -64,15 +70,35 @@ class Store:
                     connection.rollback()
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction that holds the write lock and commits at the end, or rolls back on any error."""
+    def writing(self, *, lasting: bool = False) -> Iterator[Connection]:
+        """A transaction that holds the write lock and commits at the end, or rolls back on any error.
+
+        ``lasting``: it is on the disk when it has ended, also for a power cut. PostgreSQL decides that by itself.
+        """
         with self._explained():
             if self._missing():
                 self.close()
             if not self._current:
                 self._prepare()
-            with self._begin() as connection:
+            self._keep()
+            with self._begin(lasting=lasting) as connection:
                 yield connection
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within, a SQLite file stays open once it was written to.
+
+        Whoever closes it last writes its log back and removes it, which takes longer than most writes.
+        """
+        with self._lock:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+                if not self._keepers:
+                    self._let_go()
 
     def look(self) -> tuple[str, datetime] | None:
         """Revision of the schema and the store's clock, None when there is no store. Changes nothing."""
@@ -87,9 +113,28 @@ class Store:
     def close(self) -> None:
         """Close all connections. The store can be used again; calling it twice does nothing more."""
         with self._lock:
+            self._let_go()
             engine, self._made, self._current = self._made, None, False
         if engine is not None:
             engine.dispose()
+
+    def _keep(self) -> None:
+        if self._path is None or not self._keepers:
+            return
+        engine, file = self._engine(), _file(self._path)
+        with self._lock:
+            if not self._keepers or (self._kept is not None and self._kept_file == file):
+                return
+            self._let_go()  # another file took its place
+            kept = engine.connect().execution_options(**{_BEGIN: None})
+            self._kept, self._kept_file = kept, file
+            kept.exec_driver_sql("PRAGMA schema_version")  # SQLite opens it when it is read
+            kept.rollback()
+
+    def _let_go(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _missing(self) -> bool:
         return self._path is not None and not self._path.exists()
@@ -108,21 +153,21 @@ class Store:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _use_wal(self._engine())
-        with self._begin() as connection:
+        with self._begin(lasting=True) as connection:
             upgrade(connection)
         self._current = True
 
     @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        with self._transaction() as connection:
+    def _begin(self, *, lasting: bool) -> Iterator[Connection]:
+        with self._transaction(lasting=lasting) as connection:
             yield connection
             connection.commit()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, *, lasting: bool = False) -> Iterator[Connection]:
         """A connection whose transaction holds the write lock from its start; rolled back unless committed."""
         with self._engine().connect() as plain:
-            yield plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            yield plain.execution_options(**{_BEGIN: "BEGIN IMMEDIATE", _LASTING: lasting})
 
     def _engine(self) -> Engine:
         with self._lock:
@@ -136,6 +181,15 @@ class Store:
             yield
         except (SQLAlchemyError, OSError) as error:
             raise unavailable(error, self._name) from error
+
+
+_File = tuple[int, int]
+
+
+def _file(path: Path) -> _File:
+    """Which file the path is now."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _checked(url: str) -> URL:
@@ -159,7 +213,7 @@ def _with_defaults(url: URL, **defaults: Any) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    # no pool: opening costs a millisecond, and a kept connection would go on writing to a file that was replaced
+    # no pool: opening a file that is open costs little, and a kept connection would write to one that was replaced
     engine = create_engine(_with_defaults(url, timeout=WAIT_SECONDS), poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -169,7 +223,10 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+        options = connection.get_execution_options()
+        statement = options.get(_BEGIN, "BEGIN")
+        if not options.get(_LASTING, True):
+            connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
         if statement:
             connection.exec_driver_sql(statement)
 

@@ -38,13 +38,7 @@ def record(connection: Connection, result: MaintenanceResult, who: str) -> None:
 
 def end_abandoned(connection: Connection, table: str, besides: str, at: datetime) -> list[str]:
     """Record as failed what still says that it runs on the table, but for one operation; their ids."""
-    left = connection.execute(
-        select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
-            operations.c.table_id == table,
-            operations.c.finished_at.is_(None),
-            operations.c.operation_id != storable(besides),
-        )
-    ).all()
+    left = unended(connection, table, besides)
     for row in left:
         problem = LeaseLostError(
             f"{row.who} ended without recording how; noticed when the table's lease was taken again", table=table
@@ -62,6 +56,17 @@ def end_abandoned(connection: Connection, table: str, besides: str, at: datetime
         )
         _refresh_facts(connection, table, row.operation)
     return [row.operation_id for row in left]
+
+
+def unended(connection: Connection, table: str, besides: str) -> Sequence[Any]:
+    """What says that it runs on the table, but for one operation: its id, name and who runs it."""
+    return connection.execute(
+        select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
+            operations.c.table_id == table,
+            operations.c.finished_at.is_(None),
+            operations.c.operation_id != storable(besides),
+        )
+    ).all()
 
 
 def results(

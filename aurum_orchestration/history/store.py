@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeVar
@@ -63,6 +64,37 @@ class History:
         seen = self._store.look()
         return None if seen is None else StoreSeen(str(self._store), *seen, current=seen[0] == HEAD)
 
+    def kept(self) -> AbstractContextManager[None]:
+        """For many writes in a row: within, a SQLite file stays open between them."""
+        return self._store.kept()
+
+    def begin(
+        self,
+        running: MaintenanceResult,
+        *,
+        who: str,
+        ttl: timedelta,
+        tell: Callable[[MaintenanceResult], Notices] | None = None,
+    ) -> tuple[Lease, int]:
+        """Take the lease of the operation's table, and record that it runs; all or nothing, and lasting.
+
+        What killed processes left as running there is ended as by :meth:`end_abandoned`; how many these were.
+        Raises LeaseHeldError as :meth:`acquire`.
+        """
+        table, id = TableId.parse(running.config.target_table), running.operation_id
+        with self._store.writing(lasting=True) as connection:
+            lease = leases.acquire(connection, table, holder=who, operation_id=id, ttl=ttl)
+            ended = _end_abandoned(connection, table, id, tell)
+            log.record(connection, running, who)
+        return lease, len(ended)
+
+    def end(self, result: MaintenanceResult, lease: Lease, *, who: str, notices: Notices | None = None) -> None:
+        """Record how an operation ended, as :meth:`record`, and give its lease back: both, or neither."""
+        with self._store.writing() as connection:
+            # in the order of begin: of two that hold one row each, neither waits for the other's
+            leases.release(connection, lease)
+            _record(connection, result, who, notices)
+
     def record(self, result: MaintenanceResult, *, who: str, notices: Notices | None = None) -> None:
         """Write how an operation stands or ended, and who runs it (user, host, program).
 
@@ -70,9 +102,7 @@ class History:
         What is to be told of it is written in the same transaction: both are there, or neither.
         """
         with self._store.writing() as connection:
-            log.record(connection, result, who)
-            if notices is not None:
-                outbox.add(connection, notices, GROUP_WAITS)
+            _record(connection, result, who, notices)
 
     def end_abandoned(
         self,
@@ -88,16 +118,14 @@ class History:
         With ``holding`` false for anybody: nothing is ended while the lease is held. ``tell`` answers what
         is to be told of each.
         """
+        if not self._read(lambda connection: bool(log.unended(connection, storable(str(table)), besides)), False):
+            return 0
         with self._store.writing() as connection:
-            ended = log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
+            ended = _end_abandoned(connection, table, besides, tell)
             # looked at last: whoever takes the lease from now on records his operation later than was read above
             if ended and not holding and leases.holder(connection, table) is not None:
                 connection.rollback()
                 return 0
-            for operation_id in ended if tell is not None else ():
-                result = log.result(connection, operation_id)
-                if result is not None and tell is not None:
-                    outbox.add(connection, tell(result), GROUP_WAITS)
             return len(ended)
 
     def operations(
@@ -247,6 +275,26 @@ class History:
             total += deleted
             if deleted < batch:
                 return total
+
+
+def _record(connection: Connection, result: MaintenanceResult, who: str, notices: Notices | None) -> None:
+    log.record(connection, result, who)
+    if notices is not None:
+        outbox.add(connection, notices, GROUP_WAITS)
+
+
+def _end_abandoned(
+    connection: Connection,
+    table: TableId,
+    besides: str,
+    tell: Callable[[MaintenanceResult], Notices] | None,
+) -> list[str]:
+    ended = log.end_abandoned(connection, storable(str(table)), besides, datetime.now(UTC))
+    for operation_id in ended if tell is not None else ():
+        result = log.result(connection, operation_id)
+        if result is not None and tell is not None:
+            outbox.add(connection, tell(result), GROUP_WAITS)
+    return ended
 
 
 def _aware(moment: datetime, name: str) -> datetime:

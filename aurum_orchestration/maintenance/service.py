@@ -88,9 +88,10 @@ class MaintenanceService(ExaminingService, InformingService):
         requests = self._understood_all(operations)
         async with self.telling() as telling:
             carry = partial(self._carry, progress=None, telling=telling)
-            async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
-                async for _, result in ended:
-                    yield result
+            with self.history.kept():
+                async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
+                    async for _, result in ended:
+                        yield result
 
     async def undo(
         self,
@@ -231,9 +232,10 @@ class MaintenanceService(ExaminingService, InformingService):
                     return await self._carry_out(requests, on_result, progress, made)
         results: dict[int, MaintenanceResult] = {}
         carry = partial(self._carry, progress=progress, told=on_result, telling=telling)
-        async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
-            async for position, result in ended:
-                results[position] = result
+        with self.history.kept():
+            async with aclosing(as_they_end(requests, carry, self.backends.gate)) as ended:
+                async for position, result in ended:
+                    results[position] = result
         return [results[position] for position in range(len(requests))]
 
     async def _carry(

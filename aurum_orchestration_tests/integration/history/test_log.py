@@ -25,7 +25,7 @@ from aurum_orchestration.maintenance.interfaces import (
     PlanStep,
     Verification,
 )
-from aurum_orchestration_tests.integration.history.samples import FLIGHTS, NOON, ended
+from aurum_orchestration_tests.integration.history.samples import FLIGHTS, NOON, ended, wait_until
 
 FULL = MaintenanceResult(
     operation_id="op-1",
@@ -256,6 +256,42 @@ def test_what_a_killed_run_left_running_is_closed_by_the_next_holder(history: Hi
     facts = history.facts()[str(FLIGHTS), "compaction"]
     assert facts.last_finished == killed.finished_at
     assert facts.consecutive_failures == 1
+
+
+def running(operation_id: str) -> MaintenanceResult:
+    return ended("running", operation_id=operation_id).model_copy(update={"finished_at": None})
+
+
+def test_a_run_begins_with_its_lease_and_ends_without(history: History) -> None:
+    history.record(running("killed"), who="maria@host")
+    lease, ended_here = history.begin(running("mine"), who="john@host", ttl=timedelta(minutes=1))
+    assert (lease.table, lease.holder, lease.operation_id, ended_here) == (FLIGHTS, "john@host", "mine", 1)
+    assert history.holder(FLIGHTS) is not None
+    stand = {one.operation_id: one.status for one in history.operations()}
+    assert stand == {"mine": MaintenanceStatus.RUNNING, "killed": MaintenanceStatus.FAILED}
+
+    history.end(ended(operation_id="mine"), lease, who="john@host")
+    assert history.holder(FLIGHTS) is None
+    recorded = history.operation("mine")
+    assert recorded is not None
+    assert recorded.status is MaintenanceStatus.COMPLETED
+
+
+def test_a_run_that_does_not_get_the_lease_leaves_no_trace(history: History) -> None:
+    first, _ = history.begin(running("first"), who="maria@host", ttl=timedelta(minutes=1))
+    with pytest.raises(LeaseHeldError, match="maria@host"):
+        history.begin(running("second"), who="john@host", ttl=timedelta(minutes=1))
+    assert [(one.operation_id, one.status) for one in history.operations()] == [("first", MaintenanceStatus.RUNNING)]
+    history.check(first)
+
+
+def test_an_end_without_the_lease_is_recorded_and_takes_nothing_from_others(history: History) -> None:
+    lost, _ = history.begin(running("slow"), who="maria@host", ttl=timedelta(milliseconds=1))
+    wait_until(lambda: history.holder(FLIGHTS) is None, "the lease has expired")
+    taken = history.acquire(FLIGHTS, holder="john@host", operation_id="other", ttl=timedelta(minutes=1))
+    history.end(ended(operation_id="slow"), lost, who="maria@host")
+    history.check(taken)
+    assert history.operations()[0].status is MaintenanceStatus.COMPLETED
 
 
 def test_who_is_kept(history: History) -> None:

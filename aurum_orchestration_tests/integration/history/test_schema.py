@@ -217,6 +217,48 @@ def test_nothing_is_left_beside_the_file(sqlite_store: str) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_between_many_writes_the_file_stays_open(sqlite_store: str) -> None:
+    file = Path(sqlite_store.removeprefix("sqlite:///"))
+    log = file.with_name("history.db-wal")
+    with History(sqlite_store) as history:
+        with history.kept():
+            history.record(ended(operation_id="first"), who="maria")
+            assert log.exists()
+            with history.kept():
+                pass
+            assert log.exists()  # the outer one still keeps it
+        assert list(file.parent.iterdir()) == [file]
+        history.record(ended(operation_id="second"), who="maria")
+        assert list(file.parent.iterdir()) == [file]
+        assert len(history.operations()) == 2
+
+
+def test_a_file_that_stays_open_can_be_removed_or_replaced(sqlite_store: str, tmp_path: Path) -> None:
+    file = Path(sqlite_store.removeprefix("sqlite:///"))
+    with History(f"sqlite:///{tmp_path}/other/history.db") as other:
+        other.record(ended(operation_id="other"), who="maria")
+    with History(sqlite_store) as history, history.kept():
+        history.record(ended(operation_id="first"), who="maria")
+        file.unlink()
+        history.record(ended(operation_id="second"), who="maria")
+        assert [one.operation_id for one in history.operations()] == ["second"]
+        file.with_name("history.db-wal").unlink()
+        file.with_name("history.db-shm").unlink()
+        (tmp_path / "other" / "history.db").replace(file)
+        history.record(ended(operation_id="third", minute=1), who="maria")
+        assert [one.operation_id for one in history.operations()] == ["third", "other"]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_disk_is_waited_for_where_a_run_begins(sqlite_store: str) -> None:
+    full, normal = 2, 1
+    with History(sqlite_store) as history:
+        with history._store.writing(lasting=True) as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full
+        with history._store.writing() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == normal
+
+
 def test_a_home_with_odd_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AURUM_HISTORY_URL", raising=False)
     folder = tmp_path / "a b%20#ü'\"&=?:@\\"
