@@ -90,6 +90,12 @@ class Upheaval:
         print(Counter(run[:3] for run in runs))
         return accounts, runs
 
+    def kill(self) -> None:
+        """End those that still run."""
+        for process, _ in [*self.writers, *self.engines]:
+            process.kill()
+            process.join()
+
 
 def upheaval(
     home: Path,
@@ -103,8 +109,11 @@ def upheaval(
     """Let them all loose on one table, and compare it with the writers' accounts."""
     with lake_on(home, uri) as lake:
         all_of_them = Upheaval(lake, uri, kinds)
-        all_of_them.rage(seconds, killing=killing)
-        accounts, runs = all_of_them.end()
+        try:
+            all_of_them.rage(seconds, killing=killing)
+            accounts, runs = all_of_them.end()
+        finally:
+            all_of_them.kill()
         judge(lake.catalog.load_table("ns.t"), accounts, rows_of)
         assert not [run for run in runs if run[1] not in {"completed", "skipped"} and run[2] not in LIVED_THROUGH]
         assert killing or any(run[:2] == ("retention", "completed") for run in runs)

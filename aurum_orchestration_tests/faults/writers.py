@@ -7,13 +7,16 @@ engine does; what was refused is not accounted. The rows of several writers shar
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -197,8 +200,21 @@ def tag(writer: Writer, table: Table) -> Callable[[], None]:
 KINDS = {one.__name__: one for one in (append, copy_on_write, merge_on_read, update, stream, tag)}
 
 
+def _end_with_parent() -> None:
+    """Let this process end as soon as the test's has, however that ended: nobody else would tell it to stop."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int) -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
 def write(ground: Ground, number: int, kind: str, answer: Connection) -> None:
     """A process: write until told to stop, then hand over the account."""
+    _end_with_parent()
     answer.send(Writer(ground, number).work(KINDS[kind]))
     answer.close()
 
@@ -208,6 +224,7 @@ def maintain(ground: Ground, number: int, engine: int, ttl: float | None, answer
 
     The first engine bin-packs and keeps few snapshots, the second sorts. ``ttl``: the life of its leases in seconds.
     """
+    _end_with_parent()
     if ttl is not None:
         live_for(ttl)
     told: list[Run] = []
