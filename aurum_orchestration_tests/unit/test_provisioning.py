@@ -98,9 +98,13 @@ def test_trino_is_its_server_with_the_connector_for_its_only_plugin(
     monkeypatch.setenv("AURUM_ENGINES_HOME", str(tmp_path / "engines"))
     monkeypatch.setenv("PUBLISHED", str(tmp_path / "published"))
     checksums = published(tmp_path / "published")
-    monkeypatch.setattr(trino, "_SERVER", (trino._SERVER[0], checksums["trino-server-core"]))
-    monkeypatch.setattr(trino, "_CONNECTOR", (trino._CONNECTOR[0], checksums["trino-iceberg"]))
+    fetch = maven.fetch
 
+    def fetch_published(coordinates: str, folder: Path, *, sha256: str, tell: Tell) -> Path:
+        assert len(sha256) == 64
+        return fetch(coordinates, folder, sha256=checksums[coordinates.split(":")[1]], tell=tell)
+
+    monkeypatch.setattr(maven, "fetch", fetch_published)
     told: list[str] = []
     made = trino.ENGINE.provision(told.append)
     assert (made / "server" / "lib" / "trino.jar").read_text() == "the server"
