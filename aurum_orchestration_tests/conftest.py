@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,7 @@ from hypothesis import settings
 from aurum_orchestration_tests.engines import embedded_postgres
 from aurum_orchestration_tests.servers import trino as trino_servers
 from aurum_orchestration_tests.servers.object_store import ObjectStore, object_store
+from aurum_orchestration_tests.servers.postgres_matrix import postgres_of
 from aurum_orchestration_tests.servers.rest_catalog import RestServer, rest_server
 from aurum_orchestration_tests.servers.timescale import timescale_server
 from aurum_orchestration_tests.servers.trino import TrinoServer
@@ -43,13 +45,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of a real PostgreSQL server (superuser): AURUM_TEST_POSTGRES_DSN, else an embedded one of this session."""
-    given = os.environ.get("AURUM_TEST_POSTGRES_DSN")
+    """URL of a real PostgreSQL server (superuser): AURUM_TEST_POSTGRES_DSN, else an embedded one of this session.
+
+    AURUM_TEST_POSTGRES_VERSION asks for another major version of it.
+    """
+    given, version = os.environ.get("AURUM_TEST_POSTGRES_DSN"), os.environ.get("AURUM_TEST_POSTGRES_VERSION")
     if given:
         yield given
         return
-    with embedded_postgres() as url:
+    with postgres_of(int(version)) if version else embedded_postgres() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_matrix() -> Iterator[Callable[[int], str]]:
+    """URL of a real PostgreSQL server (superuser) of a major version, started when it is asked for first."""
+    started: dict[int, str] = {}
+    with ExitStack() as servers:
+
+        def of(major: int) -> str:
+            if major not in started:
+                started[major] = servers.enter_context(postgres_of(major))
+            return started[major]
+
+        yield of
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,13 +41,38 @@ def missing(engine: str, reason: str) -> NoReturn:
 
 
 @contextmanager
-def embedded_postgres() -> Iterator[str]:
-    """A PostgreSQL server of one's own on loopback TCP, without durability; gives its URL (user postgres, trust)."""
+def embedded_postgres(programs: Path | None = None) -> Iterator[str]:
+    """A PostgreSQL server of one's own on loopback TCP, without durability; gives its URL (user postgres, trust).
+
+    ``programs``: the folder of the binaries, where they are not those that pip brings.
+    """
+    with _own_postgres(lambda folder: postgres.make(folder, programs)) as url:
+        yield url
+
+
+@contextmanager
+def standby_of(primary: str) -> Iterator[str]:
+    """A physical standby of such a server of pip's, which tells it what its queries still see; gives its URL."""
+
+    def copied(folder: Path) -> Path:
+        binaries = postgres.hand_over(folder)
+        command: list[str | Path] = [binaries / "pg_basebackup", "-d", primary.replace("+psycopg", "")]
+        command += ["-D", folder / "data", "--write-recovery-conf", "--checkpoint=fast"]
+        command += ["--create-slot", "--slot", "standby"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, **postgres.identity())
+        return binaries
+
+    with _own_postgres(copied, "hot_standby_feedback=on", "wal_receiver_status_interval=1s") as url:
+        yield url
+
+
+@contextmanager
+def _own_postgres(fill: Callable[[Path], Path], *settings: str) -> Iterator[str]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="aurum-postgres-"))
         try:
             port = free_port()
-            command = postgres.command(postgres.make(folder), folder, port, *SETTINGS)
+            command = postgres.command(fill(folder), folder, port, *SETTINGS, *settings)
             log = folder / "log"
             with log.open("wb") as output, _running(command, cwd=folder, stdout=output, stderr=output) as server:
                 _wait_until_it_answers(port, server, log)

@@ -7,6 +7,7 @@ are past their age, which only the operations on rule groups may take away.
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -18,6 +19,8 @@ import psycopg
 import pytest
 import yaml
 from psycopg import sql
+
+from aurum_orchestration_tests.servers.postgres_matrix import RELEASES, SETTLES_AFTER
 
 LOG = "old_log"
 YOUNG = 3
@@ -135,6 +138,19 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield made
 
 
+def of_version(major: int) -> Callable[[pytest.FixtureRequest], AbstractContextManager[Database]]:
+    """The same on a server of one of the supported versions."""
+
+    @contextmanager
+    def made(request: pytest.FixtureRequest) -> Iterator[Database]:
+        with _on_server(request, request.getfixturevalue("postgres_matrix")(major), "postgres") as database:
+            if major < 15:
+                time.sleep(SETTLES_AFTER)
+            yield database
+
+    return made
+
+
 @contextmanager
 def timescale(request: pytest.FixtureRequest) -> Iterator[Database]:
     """With a hypertable besides."""
@@ -223,4 +239,5 @@ DATABASES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Da
     "postgres": postgres,
     "timescale": timescale,
     "sqlite": sqlite,
+    **{f"postgres{major}": of_version(major) for major in RELEASES},
 }

@@ -21,10 +21,16 @@ from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.conformance.databases import DATABASES, YOUNG, Database
+from aurum_orchestration_tests.servers.postgres_matrix import RELEASES
 
-OPERATIONS = {"postgres": POSTGRES, "timescale": {**POSTGRES, **HYPERTABLES}, "sqlite": SQLITE}
+VERSIONS = {f"postgres{major}": POSTGRES for major in RELEASES}
+OPERATIONS = {"postgres": POSTGRES, "timescale": {**POSTGRES, **HYPERTABLES}, "sqlite": SQLITE, **VERSIONS}
 PARAMETERS: dict[str, dict[str, Any]] = {"reindex": {"scope": "table"}, "views": {"allow_plain": True}}
-QUICK = {"postgres": {"vacuum", "reindex", "logs", "views"}, "sqlite": {"vacuum", "reindex", "logs"}}
+QUICK = {
+    "postgres": {"vacuum", "reindex", "logs", "views"},
+    "sqlite": {"vacuum", "reindex", "logs"},
+    "postgres14": {"vacuum"},
+}
 """What every developer's run has; the others are thorough."""
 RULES = {"cleanup", "logs", "sessions"}
 DONE, SKIPPED, PLANNED = MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED, MaintenanceStatus.PLANNED

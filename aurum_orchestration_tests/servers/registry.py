@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from aurum_orchestration.local.engines import trino
 from aurum_orchestration.local.engines.cache import Engine
-from aurum_orchestration_tests.servers import minio, rest, spark, timescale
+from aurum_orchestration_tests.servers import minio, postgres_matrix, rest, spark, timescale
 
-ENGINES: dict[str, Engine] = {module.ENGINE.name: module.ENGINE for module in (minio, rest, spark, timescale, trino)}
+ENGINES: dict[str, Engine] = {
+    module.ENGINE.name: module.ENGINE for module in (minio, postgres_matrix, rest, spark, timescale, trino)
+}

@@ -29,30 +29,39 @@ def closed_above(folder: Path) -> Path | None:
     return next((one for one in reversed(folder.absolute().parents) if not one.stat().st_mode & stat.S_IXOTH), None)
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, programs: Path | None = None) -> Path:
     """A new database cluster in ``folder/data`` (user postgres, no password); the folder of the binaries.
 
-    The folder is handed to whom the server runs as. Raises ProvisioningError.
+    ``programs``: the folder of other binaries than those that pip brings. Raises ProvisioningError.
     """
-    binaries, runs_as = _binaries(), identity()
-    if runs_as:
-        closed = closed_above(folder)
-        if closed is not None:
-            raise ProvisioningError(
-                f"PostgreSQL does not run as root, and its user nobody cannot pass through {closed} to {folder}",
-                hint="Set AURUM_HOME to a folder that others may pass through, or run as another user than root.",
-            )
-        os.chown(folder, runs_as["user"], runs_as["group"])
-        binaries = _within_reach(binaries, folder)
+    binaries = hand_over(folder, programs)
     command: list[str | Path] = [binaries / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust"]
     command += ["-E", "utf8", "--locale=C", "-N"]
     made = subprocess.run(  # noqa: S603 - the command is ours
-        command, cwd=folder, capture_output=True, text=True, check=False, **runs_as
+        command, cwd=folder, capture_output=True, text=True, check=False, **identity()
     )
     if made.returncode:
         shutil.rmtree(folder / "data", ignore_errors=True)
         raise ProvisioningError(f"initdb failed: {made.stderr.strip()[-500:]}")
     return binaries
+
+
+def hand_over(folder: Path, programs: Path | None = None) -> Path:
+    """Give a folder to whom the server runs as; the folder of the binaries, where that user may run them.
+
+    Raises ProvisioningError.
+    """
+    binaries, runs_as = programs or _binaries(), identity()
+    if not runs_as:
+        return binaries
+    closed = closed_above(folder)
+    if closed is not None:
+        raise ProvisioningError(
+            f"PostgreSQL does not run as root, and its user nobody cannot pass through {closed} to {folder}",
+            hint="Set AURUM_HOME to a folder that others may pass through, or run as another user than root.",
+        )
+    os.chown(folder, runs_as["user"], runs_as["group"])
+    return _within_reach(binaries, folder)
 
 
 def made(folder: Path) -> Path | None:
@@ -105,6 +114,6 @@ def _within_reach(binaries: Path, folder: Path) -> Path:
         return binaries
     package = binaries.parents[1]
     # the wheel's shared libraries stand beside the package, and are found from where the binaries are
-    for part in (package, package.with_name(f"{package.name}.libs")):
+    for part in filter(Path.is_dir, (package, package.with_name(f"{package.name}.libs"))):
         shutil.copytree(part, folder / "install" / part.name, symlinks=True)
     return folder / "install" / binaries.relative_to(package.parent)

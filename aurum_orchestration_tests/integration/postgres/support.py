@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
+from aurum_orchestration_tests.servers.postgres_matrix import SETTLES_AFTER
 
 ROWS = 20_000
 TRADES = "pg.public.trades"
@@ -82,8 +85,20 @@ class Pg:
         """Count and content of a table."""
         return self.sql(f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {table} t")[0]
 
+    @cached_property
+    def major(self) -> int:
+        """The major version of the server."""
+        with self.connect() as connection:
+            return connection.info.server_version // 10_000
+
+    def _settled(self) -> None:
+        """Wait until the statistics tell what was done before."""
+        if self.major < 15:
+            time.sleep(SETTLES_AFTER)
+
     def backend(self, **config: Any) -> PostgresMaintenanceBackend:
         """A backend of its own; whoever asks for it disconnects it."""
+        self._settled()
         return PostgresMaintenanceBackend({"dsn": self.dsn, **config}, name="pg")
 
     def health(self, *tables: str) -> list[TableHealth]:
@@ -93,6 +108,7 @@ class Pg:
 
     def settings(self, extra: str = "") -> AurumSettings:
         """Settings whose fleet has this database as ``pg``; ``extra`` are lines of YAML below it."""
+        self._settled()
         self.home.mkdir(exist_ok=True)
         fleet = self.home / "fleet.yaml"
         fleet.write_text(f'version: 1\nbackends:\n  pg:\n    type: postgres\n    dsn: "{self.dsn}"\n{extra}')

@@ -7,6 +7,7 @@ import importlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ HANDLERS = {
 The target is a :class:`~.table.PgTable` or a :class:`~.table.Database`. One whose work can be taken back also has
 ``undo(target, result)``, the plan that does it, and ``undo_execution(plan, target)``.
 """
+
+READING = frozenset({"backup", "bloat", "stats"})
+"""Operations that a server which takes no writes serves, too."""
 
 FACTS_HOLD = 60.0
 """Seconds after which the server is looked at anew: it may have become a replica."""
@@ -150,7 +154,11 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
         from aurum_orchestration.maintenance.backends.postgres.native import with_driven
 
         server = self.server()
-        return with_driven(self.sessions, server, measure(self.name, self.sessions, server, tables))
+        healths = with_driven(self.sessions, server, measure(self.name, self.sessions, server, tables))
+        writing = {name: server.why_no_writes(name) for name in self.handlers if name not in READING}
+        refused = {name: reason for name, reason in writing.items() if reason is not None}
+        # a replica counts no dead rows: without this all its tables would be told as healthy
+        return [replace(one, refusals={**one.refusals, **refused}) for one in healths] if refused else healths
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         """Plan an operation on a table or on the database. What the database does by itself is left to it."""

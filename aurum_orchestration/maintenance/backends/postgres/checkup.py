@@ -19,6 +19,9 @@ WARN_WRAPAROUND, FAIL_WRAPAROUND = 0.25, 0.6
 FAR_BACK = 1_000_000
 """Transactions behind from which on a holder of the horizon is told of, however long it has been open."""
 
+_STAYING = {"slot", "standby slot", "prepared transaction"}
+"""Kinds of holders that no end of a session takes away."""
+
 _RIGHTS = """
 SELECT count(*) FILTER (WHERE NOT pg_has_role(c.relowner, 'USAGE')) AS foreign_tables, count(*) AS tables,
        pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all
@@ -94,7 +97,7 @@ def _activity(session: Session) -> Iterator[Finding]:
         yield warning("long transactions", "; ".join(long), "No vacuum removes what they can still see: end them.")
     else:
         yield ok("long transactions", "none")
-    held = [one for one in holders(session) if one.xids >= FAR_BACK or one.kind in {"slot", "prepared transaction"}]
+    held = [one for one in holders(session) if one.xids >= FAR_BACK or (one.kind in _STAYING and not one.passing)]
     if held:
         yield warning("horizon", f"dead rows are held back by {'; '.join(map(str, held[:5]))}", way_out(held[0]))
     waiting = locks(session)

@@ -14,6 +14,9 @@ from aurum_orchestration.maintenance.backends.postgres.connection import Session
 LONG_SECONDS = 300
 """Transactions and queries that are older than this are warned of before work starts."""
 
+XIDS_OF_FEEDBACK = 10_000
+"""What an active standby is behind between two of its messages: nothing on it need be open for that."""
+
 _HOLDERS = """
 SELECT * FROM (
   SELECT CASE WHEN backend_type = 'walsender' THEN 'standby' ELSE 'session' END AS kind,
@@ -24,8 +27,11 @@ SELECT * FROM (
      AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()
      AND coalesce(query, '') !~ '^autovacuum:' AND application_name !~ '^aurum:vacuum:'
   UNION ALL
-  SELECT 'slot', slot_name::text, NULL, NULL, CASE WHEN active THEN 'active' ELSE 'inactive' END, age(xmin), NULL
-    FROM pg_replication_slots WHERE xmin IS NOT NULL
+  SELECT CASE slot_type WHEN 'physical' THEN 'standby slot' ELSE 'slot' END, slot_name::text, NULL,
+         nullif(concat_ws(' at ', nullif(r.application_name, ''), host(r.client_addr)), ''),
+         CASE WHEN active THEN 'active' ELSE 'inactive' END, age(xmin), NULL
+    FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+   WHERE xmin IS NOT NULL
   UNION ALL
   SELECT 'prepared transaction', gid, owner::text, NULL, NULL, age(transaction), prepared
     FROM pg_prepared_xacts WHERE database = current_database()
@@ -75,6 +81,11 @@ class Holder:
         if self.since is not None:
             told.append(f"open for {self.seconds:,.0f} s")
         return f"{self.kind} {named} ({', '.join([*told, f'{self.xids:,} transactions back'])})"
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is the distance that a standby with feedback always has."""
+        return self.kind == "standby slot" and self.state == "active" and self.xids < XIDS_OF_FEEDBACK
 
     @property
     def seconds(self) -> float:

@@ -82,18 +82,20 @@ class ServerFacts:
         """Whether the role may vacuum, analyze and reindex every table: superuser or pg_maintain (from 17 on)."""
         return self.superuser or "pg_maintain" in self.roles
 
+    def why_no_writes(self, operation: str) -> str | None:
+        """Why an operation that writes cannot run on this server; None where it can."""
+        if self.replica:
+            return f"the server is a replica, {operation} has to run on its primary"
+        if self.read_only:
+            return f"default_transaction_read_only is on, so {operation} cannot write"
+        return None
+
     def refuse_writes(self, operation: str) -> None:
         """Raise UnsupportedError when this server takes none."""
-        if self.replica:
-            raise UnsupportedError(
-                f"the server is a replica, {operation} has to run on its primary",
-                operation=operation,
-                hint="Name the primary in fleet.yaml, or give several hosts and target_session_attrs: primary.",
-            )
-        if self.read_only:
-            raise UnsupportedError(
-                f"default_transaction_read_only is on, so {operation} cannot write", operation=operation
-            )
+        reason = self.why_no_writes(operation)
+        if reason is not None:
+            hint = "Name the primary in fleet.yaml, or give several hosts and target_session_attrs: primary."
+            raise UnsupportedError(reason, operation=operation, hint=hint if self.replica else None)
 
 
 def detect(config: PostgresBackendConfig, options: Mapping[str, Any]) -> ServerFacts:

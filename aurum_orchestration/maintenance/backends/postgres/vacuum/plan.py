@@ -116,6 +116,8 @@ def refuse_useless(session: Session, table: PgTable, state: VacuumState, *, free
             f"a vacuum could remove none of {state.dead:,.0f} dead rows: {first} can still see them",
             hint=way_out(first),
         )
+    if first.passing:
+        return []
     return [f"dead rows younger than {first} stay: it can still see them. {way_out(first)}"]
 
 
@@ -135,6 +137,11 @@ def way_out(holder: Holder) -> str:
             return "End that transaction, or SELECT pg_terminate_backend of its pid once its owner agrees."
         case "prepared transaction":
             return "COMMIT PREPARED or ROLLBACK PREPARED it."
+        case "standby slot":
+            return (
+                "End the long query on the standby that reads by it, or set hot_standby_feedback off there; drop the "
+                "slot if no standby uses it any more."
+            )
         case "slot":
             return "Let its consumer catch up, or drop the replication slot if nothing uses it any more."
         case _:
