@@ -163,8 +163,8 @@ def trino_server() -> TrinoServer:
     return start(Path(folder) / "local")
 
 
-def start(place: Path) -> TrinoServer:
-    """A server of one's own, for a test that ends or restarts it: ``lake.down(place)`` ends it."""
+def start(place: Path, more_settings: Mapping[str, str] | None = None) -> TrinoServer:
+    """A server of one's own, for a test that ends, restarts or sets it up: ``lake.down(place)`` ends it."""
     if ENGINE.find() is None:
         missing("trino", absence(ENGINE))
     try:
@@ -173,7 +173,7 @@ def start(place: Path) -> TrinoServer:
             lambda _line: None,
             heap_mb=HEAP_MB,
             more_catalogs={WITHOUT_FLOORS: NO_FLOORS},
-            more_settings=_with_rights_and_logins(place / "trino" / "etc"),
+            more_settings={**_with_rights_and_logins(place / "trino" / "etc"), **(more_settings or {})},
             quick=True,
         )
     except ProvisioningError as error:

@@ -19,7 +19,7 @@ VERSION = "476"
 """The newest one whose server is a Maven artifact."""
 
 JAVA = 24
-_SERVER = (
+SERVER = (
     f"io.trino:trino-server-core:{VERSION}:tar.gz",
     "0f388f9967c177ae70a47c099082fc95387f0c3cb96d8000d1d41fc3a5223158",
 )
@@ -52,7 +52,7 @@ def _make(folder: Path, tell: Tell) -> None:
             hint="Make room, or set AURUM_ENGINES_HOME to a folder on another disk.",
         )
     tell(f"Maven fetches the server of Trino {VERSION} (194 MB)")
-    archive = maven.fetch(_SERVER[0], folder, sha256=_SERVER[1], tell=tell)
+    archive = maven.fetch(SERVER[0], folder, sha256=SERVER[1], tell=tell)
     tell("checksum verified; unpacking")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")

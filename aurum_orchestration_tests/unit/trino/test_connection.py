@@ -61,10 +61,14 @@ def test_token_is_read_anew_from_its_file(tmp_path: Path) -> None:
     assert given.authentication() == JWTAuthentication("two")
 
 
-def test_the_other_ways_of_logging_in() -> None:
+def test_the_other_ways_of_logging_in(tmp_path: Path) -> None:
     assert connection(auth={"kind": "jwt", "token": "abc"}).authentication() == JWTAuthentication("abc")
-    found = connection(auth={"kind": "certificate", "certificate": "c.pem", "key": "k.pem"}).authentication()
-    assert found == CertificateAuthentication("c.pem", "k.pem")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    certificate.touch()
+    key.touch()
+    given = {"kind": "certificate", "certificate": str(certificate), "key": str(key)}
+    found = connection(auth=given).authentication()
+    assert found == CertificateAuthentication(str(certificate), str(key))
     assert isinstance(connection(auth={"kind": "oauth2"}).authentication(), OAuth2Authentication)
     assert connection().authentication() is None
 

@@ -179,13 +179,10 @@ class TrinoClient:
         with suppress(IndexError):
             return self._sessions.pop()
         try:
-            import requests
+            from aurum_orchestration.maintenance.backends.iceberg.trino.sessions import TrinoSession
         except ModuleNotFoundError as error:
             raise _missing(error) from None
-        session = requests.Session()
-        verify = self.connection.verify
-        session.verify = verify if isinstance(verify, bool) else str(verify.expanduser())
-        return session
+        return TrinoSession(self.connection.trusted())
 
     def _connect(
         self,

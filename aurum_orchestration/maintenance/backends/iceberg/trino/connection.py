@@ -60,10 +60,14 @@ class TrinoConnection(TrinoKeys):
         port = self.port or (443 if self.secure else 8080)
         return f"{'https' if self.secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    def trusted(self) -> bool | Path:
+        """``verify``, its file known to be there. Raises ConfigurationError."""
+        return self.verify if isinstance(self.verify, bool) else _file(self.verify, "verify")
+
     def authentication(self) -> Authentication | None:
         """The client library's object for ``auth``, made anew so that a token's file is read anew.
 
-        Raises ConfigurationError for a token file that cannot be read, MissingExtraError without Kerberos' library.
+        Raises ConfigurationError for a file that cannot be read, MissingExtraError without Kerberos' library.
         """
         from trino import auth as kinds
 
@@ -75,7 +79,9 @@ class TrinoConnection(TrinoKeys):
         if isinstance(given, JwtAuth):
             return kinds.JWTAuthentication(_token(given))
         if isinstance(given, CertificateAuth):
-            return kinds.CertificateAuthentication(str(given.certificate), str(given.key))
+            return kinds.CertificateAuthentication(
+                str(_file(given.certificate, "auth.certificate")), str(_file(given.key, "auth.key"))
+            )
         if isinstance(given, KerberosAuth):
             return _kerberos(given)
         if isinstance(given, OAuth2Auth):
@@ -109,6 +115,16 @@ def _token(given: JwtAuth) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise ConfigurationError(f"the token file {path} cannot be read: {error.strerror}") from None
+
+
+def _file(given: Path, key: str) -> Path:
+    path = given.expanduser()
+    try:
+        if not path.is_dir():  # a folder of authorities will do
+            path.open("rb").close()
+    except OSError as error:
+        raise ConfigurationError(f"{key}: the file {path} cannot be read: {error.strerror}") from None
+    return path
 
 
 def _kerberos(given: KerberosAuth) -> Authentication:

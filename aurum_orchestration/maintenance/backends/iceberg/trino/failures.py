@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,37 @@ _REFUSED = (
     "Trino refuses the statement as it is: change the parameters, or what Trino's catalog is configured to allow."
 )
 _NOT_TRINO = ("error 400", "error 404", "error 405")
+_OF_TLS: tuple[tuple[str, type[AurumError], str], ...] = (
+    ("certificate has expired", ConfigurationError, "The coordinator's certificate has expired: renew it there."),
+    (
+        "CERTIFICATE_VERIFY_FAILED.*(mismatch|not valid for)",
+        ConfigurationError,
+        "Set `host` to a name that the coordinator's certificate is for.",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        ConfigurationError,
+        "Set `verify` to the PEM file of who signed the coordinator's certificate.",
+    ),
+    (
+        "WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|HTTP_REQUEST",
+        ConfigurationError,
+        "What listens there does not encrypt: check the backend's port and http_scheme.",
+    ),
+    (
+        r"ALERT_(BAD_|UNSUPPORTED_)?CERTIFICATE|ALERT_UNKNOWN_CA|ALERT_ACCESS_DENIED",
+        AccessDeniedError,
+        "The coordinator does not take our certificate: use `auth: {kind: certificate}` with one that it trusts, "
+        "and renew what may have expired.",
+    ),
+    (
+        r"KEY_VALUES_MISMATCH|NO_CERTIFICATE_OR_CRL_FOUND|NO_START_LINE|\[SSL\] PEM|BAD_BASE64|invalid path",
+        ConfigurationError,
+        "Check that `verify`, `auth.certificate` and `auth.key` are PEM files, the key that of the certificate.",
+    ),
+)
+"""What the TLS library says, the kind that it is, what to do."""
+
 _AUTH_ERRORS = {"TrinoAuthError", "KerberosExchangeError"}
 _KINDS: Mapping[str, tuple[type[AurumError], str | None]] = {
     "PERMISSION_DENIED": (AccessDeniedError, _DENIED),
@@ -123,10 +155,13 @@ def of_transport(error: Exception, backend: str, address: str, *, started: bool 
             AccessDeniedError,
             "Check the backend's user and auth in fleet.yaml, and renew what may have expired.",
         )
-    elif "CERTIFICATE_VERIFY_FAILED" in told:
-        kind, hint = ConfigurationError, "Set `verify` to the PEM file of who signed the certificate."
+    elif (of_tls := next((found for found in _OF_TLS if re.search(found[0], told)), None)) is not None:
+        _, kind, hint = of_tls
     elif not started and (told.startswith(_NOT_TRINO) or isinstance(error, (ValueError, KeyError))):
         kind, hint = ConfigurationError, "Check the backend's host, port and http_scheme: is that Trino?"
     else:
-        kind, hint = BackendUnavailableError, "Check that Trino is up and that its address is right."
+        kind, hint = (
+            BackendUnavailableError,
+            "Check that Trino is up and that its host, port and http_scheme are right.",
+        )
     return kind(text, hint=hint)
