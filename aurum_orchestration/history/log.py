@@ -12,13 +12,13 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, true, update
 
 from aurum_orchestration.errors import LeaseLostError, RequestError
 from aurum_orchestration.fleet.table_id import TableId, literal_id, literal_prefix, matches
 from aurum_orchestration.history.codec import metrics_from_text, result_of, row_of, storable, to_text
 from aurum_orchestration.history.schema import facts, operations
-from aurum_orchestration.history.sql import upsert
+from aurum_orchestration.history.sql import upsert, upsert_row
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
 from aurum_orchestration.maintenance.planner.facts import NEVER_STARTED, PastRun, RunFacts, facts_of
 from aurum_orchestration.maintenance.planner.rank import Spent
@@ -26,12 +26,40 @@ from aurum_orchestration.maintenance.planner.rank import Spent
 _RUNS_LOOKED_AT = 20
 _NO_FACTS_YET = {"consecutive_failures": 0, "consecutive_no_gain": 0, "engaged": False}
 _MANY_TABLES = 500
+_UNENDED = select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
+    operations.c.table_id == bindparam("table"),
+    operations.c.finished_at.is_(None),
+    operations.c.operation_id != bindparam("besides"),
+)
+_NEWEST_RUNS = (
+    select(
+        operations.c.status,
+        operations.c.finished_at,
+        operations.c.seconds,
+        operations.c.metrics,
+        operations.c.problem_type,
+    )
+    .where(
+        operations.c.table_id == bindparam("table"),
+        operations.c.operation == bindparam("name"),
+        operations.c.finished_at.is_not(None),
+        operations.c.dry_run.is_(False),
+        operations.c.problem_type.is_(None) | operations.c.problem_type.not_in(NEVER_STARTED),
+    )
+    .order_by(operations.c.finished_at.desc(), operations.c.id.desc())
+    .limit(_RUNS_LOOKED_AT)
+)
+_SET_FACTS = (
+    update(facts)
+    .where(facts.c.table_id == bindparam("table"), facts.c.operation == bindparam("name"))
+    .values({column.name: bindparam(column.name) for column in facts.columns if not column.primary_key})
+)
 
 
 def record(connection: Connection, result: MaintenanceResult, who: str) -> None:
     """Write the result; one with the same operation id (an earlier state of it) is replaced."""
     row = row_of(result, who)
-    connection.execute(upsert(connection, operations, row, key=["operation_id"], change=row))
+    connection.execute(upsert_row(connection.dialect.name, operations, ("operation_id",)), row)
     if result.finished_at is not None and not result.config.dry_run:
         _refresh_facts(connection, row["table_id"], row["operation"])
 
@@ -60,13 +88,7 @@ def end_abandoned(connection: Connection, table: str, besides: str, at: datetime
 
 def unended(connection: Connection, table: str, besides: str) -> Sequence[Any]:
     """What says that it runs on the table, but for one operation: its id, name and who runs it."""
-    return connection.execute(
-        select(operations.c.operation_id, operations.c.operation, operations.c.who).where(
-            operations.c.table_id == table,
-            operations.c.finished_at.is_(None),
-            operations.c.operation_id != storable(besides),
-        )
-    ).all()
+    return connection.execute(_UNENDED, {"table": table, "besides": storable(besides)}).all()
 
 
 def results(
@@ -172,27 +194,8 @@ def _facts_of_rows(rows: Any, wanted: Collection[str] | None) -> Iterator[tuple[
 def _refresh_facts(connection: Connection, table: str, operation: str) -> None:
     # the row is locked first: of two that record at once, the second one sees the run of the first
     key = {"table_id": table, "operation": operation}
-    before = connection.execute(
-        upsert(connection, facts, {**key, **_NO_FACTS_YET}, key=list(key), change=key).returning(facts.c.last_completed)
-    ).scalar_one()
-    runs = connection.execute(
-        select(
-            operations.c.status,
-            operations.c.finished_at,
-            operations.c.seconds,
-            operations.c.metrics,
-            operations.c.problem_type,
-        )
-        .where(
-            operations.c.table_id == table,
-            operations.c.operation == operation,
-            operations.c.finished_at.is_not(None),
-            operations.c.dry_run.is_(False),
-            operations.c.problem_type.is_(None) | operations.c.problem_type.not_in(NEVER_STARTED),
-        )
-        .order_by(operations.c.finished_at.desc(), operations.c.id.desc())
-        .limit(_RUNS_LOOKED_AT)
-    )
+    before = connection.execute(_lock_facts(connection.dialect.name), key).scalar_one()
+    runs = connection.execute(_NEWEST_RUNS, {"table": table, "name": operation})
     now = facts_of(
         PastRun(
             MaintenanceStatus(run.status),
@@ -204,15 +207,23 @@ def _refresh_facts(connection: Connection, table: str, operation: str) -> None:
         for run in runs
     )
     connection.execute(
-        update(facts)
-        .where(facts.c.table_id == table, facts.c.operation == operation)
-        .values(
-            last_finished=now.last_finished,
-            last_status=now.last_status,
-            last_completed=now.last_completed or before,
-            consecutive_failures=now.consecutive_failures,
-            consecutive_no_gain=now.consecutive_no_gain,
-            seconds_per_gib=now.seconds_per_gib,
-            engaged=now.engaged,
-        )
+        _SET_FACTS,
+        {
+            "table": table,
+            "name": operation,
+            "last_finished": now.last_finished,
+            "last_status": now.last_status,
+            "last_completed": now.last_completed or before,
+            "consecutive_failures": now.consecutive_failures,
+            "consecutive_no_gain": now.consecutive_no_gain,
+            "seconds_per_gib": now.seconds_per_gib,
+            "engaged": now.engaged,
+        },
     )
+
+
+@cache
+def _lock_facts(dialect: str) -> Any:
+    key: dict[str, Any] = {"table_id": bindparam("table_id"), "operation": bindparam("operation")}
+    statement = upsert(dialect, facts, {**key, **_NO_FACTS_YET}, key=list(key), change=key)
+    return statement.returning(facts.c.last_completed)

@@ -8,13 +8,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import CTE, Connection, Row, Text, bindparam, column, delete, func, select, tuple_, values
+from sqlalchemy import CTE, Connection, Row, Text, column, delete, func, select, tuple_, values
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history.codec import metrics_from_text, metrics_to_text, storable
 from aurum_orchestration.history.records import HealthPoint
 from aurum_orchestration.history.schema import health
-from aurum_orchestration.history.sql import upsert
+from aurum_orchestration.history.sql import upsert_row
 
 _BATCH = 1000
 _MANY_TABLES = 500
@@ -22,9 +22,7 @@ _MANY_TABLES = 500
 
 def record(connection: Connection, points: Iterable[HealthPoint]) -> None:
     """Write the points; one of the same table and moment is replaced."""
-    names = [column.name for column in health.columns]
-    row: dict[str, Any] = {name: bindparam(name) for name in names}
-    statement = upsert(connection, health, row, key=["table_id", "at"], change=row)
+    statement = upsert_row(connection.dialect.name, health, ("table_id", "at"))
     rows = (
         {
             "table_id": storable(str(point.table)),
