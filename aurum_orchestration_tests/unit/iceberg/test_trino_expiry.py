@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import DAY_MS, Expiry, Ref, Rules, expirable
-from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import taken, threshold
+from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import surplus, taken, threshold
 
 NOW = 100 * DAY_MS
 
@@ -120,3 +120,35 @@ def test_trino_never_takes_what_has_to_stay(
     really = taken(snapshots, given_refs, {}, found.cutoff_ms + 1, NOW + late)
     assert set(really.snapshots) <= set(allowed.snapshots)
     assert set(really.refs) <= set(allowed.refs)
+
+
+def left_over(
+    gone: list[int], after: list[Snap], refs: dict[str, Ref], cutoff_age: float, last: int
+) -> tuple[set[int], set[int]]:
+    """What a statement for the age may have taken wrongly of five snapshots, and what others took."""
+    cutoff = NOW - int(cutoff_age * DAY_MS) + 2
+    found = surplus(gone, line(30, 20, 18, 17, 16), after, refs, {}, Rules(7 * DAY_MS, last, None), cutoff, NOW)
+    return set(found.ours), set(found.others)
+
+
+def test_what_goes_beside_the_plan_is_told_from_what_others_expire() -> None:
+    newer = [Snap(6, 5, NOW - 100), Snap(7, 6, NOW - 50)]
+    five, seven = {"main": Ref(5, True)}, {"main": Ref(7, True)}
+    # the moment lies behind the second one
+    assert left_over([3], line(30, 20, 18, 17, 16)[3:], five, 20, 3) == (set(), {3})
+    assert left_over([3], line(30, 20, 18, 17, 16)[3:], five, 18, 3) == ({3}, set())
+    assert left_over([2], line(30, 20, 18, 17, 16)[2:], five, 20, 4) == ({2}, set())
+    # two more commits: by the same rules two more may go
+    assert left_over([3, 4], [*line(30, 20, 18, 17, 16)[4:], *newer], seven, 20, 3) == (set(), set())
+    # main stood there, and stands elsewhere now
+    assert left_over([4, 5], newer, seven, 16, 1) == (set(), set())
+
+
+def test_what_a_branch_with_an_age_of_its_own_loses_may_be_the_statements_doing() -> None:
+    refs = {"main": Ref(5, True, 1, 5 * DAY_MS)}
+    cutoff = NOW - 40 * DAY_MS
+    found = surplus([4], line(30, 20, 18, 17, 16), [], refs, {}, Rules(50 * DAY_MS, 9, None), cutoff, NOW)
+    assert found == (frozenset(), frozenset())  # by its own rules it may go
+    stays = {"main": Ref(5, True, 9, 5 * DAY_MS)}
+    found = surplus([4], line(30, 20, 18, 17, 16), [], stays, {}, Rules(50 * DAY_MS, 9, None), cutoff, NOW)
+    assert found == (frozenset(), frozenset({4}))

@@ -9,7 +9,7 @@ at which Iceberg's own rules take only what ours let go. Pure.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import (
@@ -18,7 +18,9 @@ from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import (
     MIN_SNAPSHOTS,
     Expiry,
     Ref,
+    Rules,
     SnapshotLike,
+    expirable,
 )
 
 ROUNDING_MS = 1
@@ -61,6 +63,36 @@ def threshold(  # noqa: PLR0917 - a table's history in its parts
         return None
     now = taken(snapshots, refs, properties, moments[safe - 1] - ROUNDING_MS, now_ms)
     return Threshold(moments[safe - 1], now) if now.snapshots or now.refs else None
+
+
+class Surplus(NamedTuple):
+    """Snapshots that went beside the planned ones: ``ours`` a statement may have taken, ``others`` it cannot have."""
+
+    ours: frozenset[int]
+    others: frozenset[int]
+
+
+def surplus(  # noqa: PLR0917 - a table's history in its parts
+    gone: Iterable[int],
+    before: Sequence[SnapshotLike],
+    after: Sequence[SnapshotLike],
+    refs: Mapping[str, Ref],
+    properties: Mapping[str, str],
+    rules: Rules,
+    cutoff_ms: int,
+    now_ms: int,
+) -> Surplus:
+    """What of ``gone`` the rules still keep, by the table as it is after the statement; ``now_ms`` is from before it.
+
+    While a statement waits others commit, so that more may go by the same rules, and expire snapshots themselves.
+    """
+    known = list({one.snapshot_id: one for one in (*before, *after)}.values())
+    wrong = set(gone) - set(expirable(known, refs, rules, now_ms).snapshots)
+    young = {one.snapshot_id for one in known if one.timestamp_ms >= cutoff_ms + ROUNDING_MS}
+    # a branch with an age of its own loses younger ones, too
+    within_reach = set(taken(known, refs, properties, cutoff_ms + ROUNDING_MS, now_ms + LATER_MS).snapshots)
+    others = (wrong & young) - within_reach
+    return Surplus(frozenset(wrong - others), frozenset(others))
 
 
 def statement(name: str, cutoff_ms: int) -> str:

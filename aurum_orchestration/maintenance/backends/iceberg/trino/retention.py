@@ -32,7 +32,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.refusals import GC_ENABLED, foreign_files_refusal
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry, Rules, expirable, wrong_property
-from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import statement, threshold
+from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import statement, surplus, threshold
 from aurum_orchestration.maintenance.backends.iceberg.trino.files import FilesThatGo, files_that_go, files_that_went
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     TableHistory,
@@ -252,7 +252,12 @@ class _ExpireUnit(Unit):
             if {*self._planned.snapshots} & {one.snapshot_id for one in after.snapshots}:
                 raise BackendUnavailableError(f"{lost.detail}; read back: nothing was expired") from lost
             warnings.append(f"read back, since the connection broke: the snapshots are expired ({lost.detail})")
-        expired = self._require(before, after)
+        expired, others = self._require(before, after, cutoff_ms)
+        if others:
+            warnings.append(
+                f"{count(len(others), 'younger snapshot')} that had to stay are gone too, e.g. {min(others)}: "
+                "another expiry ran at the same time"
+            )
         outcome = UnitOutcome(
             metrics={"snapshots_expired": len(expired), "refs_removed": len(before.refs.keys() - after.refs.keys())},
             undo=NO_UNDO,
@@ -288,14 +293,30 @@ class _ExpireUnit(Unit):
             raise StateDriftedError("by now Trino would take snapshots along that have to stay")
         return history, chosen.cutoff_ms
 
-    def _require(self, before: TableHistory, after: TableHistory) -> set[int]:
-        """What expired. Raises VerificationError when that is more than might go, or main lost its snapshot."""
+    def _require(
+        self, before: TableHistory, after: TableHistory, cutoff_ms: int
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """What expired, and what others let expire meanwhile although it had to stay.
+
+        Raises VerificationError when Trino may have taken more than might go, or main lost its snapshot.
+        """
         expired = {one.snapshot_id for one in before.snapshots} - {one.snapshot_id for one in after.snapshots}
+        parameters = self._parameters
+        more = surplus(
+            expired - {*self._may_go.snapshots},
+            before.snapshots,
+            after.snapshots,
+            after.refs,
+            after.properties,
+            Rules.of(after.properties, parameters.retention_days, parameters.retain_last),
+            cutoff_ms,
+            before.now_ms,
+        )
+        if more.ours:
+            raise VerificationError(f"Trino expired {len(more.ours)} snapshots that had to stay, e.g. {min(more.ours)}")
         refs = before.refs.keys() - after.refs.keys()
-        if too_many := expired - {*self._may_go.snapshots}:
-            raise VerificationError(f"Trino expired {len(too_many)} snapshots that had to stay, e.g. {min(too_many)}")
         if lost := refs - {*self._may_go.refs}:
             raise VerificationError(f"refs are gone that had to stay: {', '.join(sorted(lost))}")
-        if before.head is not None and after.by_id(before.head) is None:
-            raise VerificationError(f"snapshot {before.head}, where main stood, is gone")
-        return expired
+        if before.head is not None and after.by_id(after.head) is None:
+            raise VerificationError(f"the snapshot where main stands is gone: {after.head}")
+        return frozenset(expired) - more.others, more.others
