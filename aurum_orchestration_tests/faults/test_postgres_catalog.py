@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from sqlalchemy import create_engine, make_url, text
 
 from aurum_orchestration.errors import AurumError, BackendUnavailableError, CommitStateUnknownError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
 from aurum_orchestration.maintenance.backends.iceberg.catalog import open_catalog
 from aurum_orchestration.maintenance.backends.iceberg.compact import handler
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
+from aurum_orchestration.maintenance.backends.iceberg.sql_patience import TIMEOUT
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+from aurum_orchestration.maintenance.threads import run_sync
 from aurum_orchestration_tests.integration.iceberg.claims import policy
 from aurum_orchestration_tests.integration.iceberg.support import (
     append_numbers,
@@ -62,12 +67,14 @@ def line(postgres_url: str) -> Iterator[Line]:
 @pytest.fixture
 def shaky(direct: SqlCatalog, line: Line) -> Iterator[Catalog]:
     """The catalog as the engine opens it, over the line."""
-    properties = dict(direct.properties)
-    uri = make_url(properties.pop("uri")).set(host="127.0.0.1", port=line.port)
-    with closing(
-        open_catalog("lake", {**properties, "type": "sql", "uri": uri.render_as_string(hide_password=False)})
-    ) as catalog:
+    with closing(open_catalog("lake", at_port(direct, line.port))) as catalog:
         yield catalog
+
+
+def at_port(direct: SqlCatalog, port: int, **more: Any) -> dict[str, Any]:
+    """The catalog's properties, with its server on another port."""
+    uri = make_url(direct.properties["uri"]).set(host="127.0.0.1", port=port)
+    return {**direct.properties, "type": "sql", "uri": uri.render_as_string(hide_password=False), **more}
 
 
 def compact(catalog: Catalog) -> Any:
@@ -178,3 +185,59 @@ def test_a_slow_catalog_takes_its_time_and_loses_nothing(direct: SqlCatalog, sha
     line.delay = 0.05
     compact(shaky)
     assert (by_duckdb(state(direct)[0]), state(direct)[1]) == (before, 1)
+
+
+@pytest.mark.parametrize("at_once", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_a_server_that_takes_connections_and_never_answers_is_given_up(direct: SqlCatalog, at_once: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        properties = at_port(direct, mute.getsockname()[1], **{TIMEOUT: 1})
+        backend = IcebergMaintenanceBackend({"catalog": properties}, name="lake")
+        ask = partial(backend.names, []) if at_once else partial(open_catalog, "lake", properties)
+        with pytest.raises(BackendUnavailableError, match=r"'lake'.*timeout") as caught:
+            ask()
+        assert caught.value.transient
+
+
+def test_a_server_that_stops_answering_is_given_up(direct: SqlCatalog, line: Line) -> None:
+    backend = IcebergMaintenanceBackend({"catalog": at_port(direct, line.port, **{TIMEOUT: 1})}, name="lake")
+    plan = partial(backend.plan, ID, "compaction", CompactionParameters(min_input_files=2))
+    asked: list[Callable[[], Any]] = [partial(backend.names, []), plan]
+    for ask in asked:
+        line.command, line.cut = b"FROM iceberg_tables", Cut.NEVER
+        with pytest.raises(BackendUnavailableError, match=r"'lake'.*did not answer within 1 s") as caught:
+            ask()
+        assert caught.value.transient
+        assert line.cut is None
+        assert ask()
+    line.command, line.cut = b"metadata_location", Cut.NEVER
+    with pytest.raises(BackendUnavailableError, match=r"'lake'.*did not answer within 1 s"):
+        plan()
+    assert plan().steps
+    run_sync(backend.disconnect())
+
+
+def test_a_server_that_never_says_what_it_is_is_given_up(direct: SqlCatalog, line: Line) -> None:
+    backend = IcebergMaintenanceBackend({"catalog": at_port(direct, line.port, **{TIMEOUT: 1})}, name="lake")
+    line.command, line.cut = b"select pg_catalog.version()", Cut.NEVER
+    with pytest.raises(BackendUnavailableError, match="'lake'"):
+        backend.names([])
+    assert [found.table for found in backend.names([])] == [ID]
+
+
+def test_a_commit_that_is_never_answered_is_read_back(direct: SqlCatalog, line: Line) -> None:
+    before = by_duckdb(direct.load_table("ns.t"))
+    with closing(open_catalog("lake", at_port(direct, line.port, **{TIMEOUT: 1}))) as catalog:
+        line.cut = Cut.NEVER
+        compact(catalog)
+    assert line.cuts == 1
+    table, files = state(direct)
+    assert (by_duckdb(table), by_scan(table), files) == (before, before, 1)
+    assert left_behind(table) == set()
+
+
+def test_time_runs_only_while_the_catalog_is_asked(direct: SqlCatalog, line: Line) -> None:
+    with closing(open_catalog("lake", at_port(direct, line.port, **{TIMEOUT: 0.3}))) as catalog:
+        for _ in range(3):
+            catalog.load_table("ns.t")
+            threading.Event().wait(0.2)
+    assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]

@@ -19,6 +19,7 @@ class Cut(Enum):
     AT = "the command arrives, its answer does not"
     AFTER = "the answer arrives, and nothing after it"
     LATE = "the client is cut off first, the command arrives a while later"
+    NEVER = "the command arrives, its answer does not, and the line stays open"
 
 
 @dataclass
@@ -63,9 +64,10 @@ class _Connection:
                     self._silent.set()
                     _close(self._client)
                     time.sleep(self._line.late)
-                (self._silent if cut is Cut.AT else self._last if cut is Cut.AFTER else threading.Event()).set()
+                unanswered = cut in {Cut.AT, Cut.NEVER}
+                (self._silent if unanswered else self._last if cut is Cut.AFTER else threading.Event()).set()
                 self._server.sendall(data)
-                if cut is not None:
+                if cut not in {None, Cut.NEVER}:
                     time.sleep(0.3)  # until it is answered
                     break
         self._end()

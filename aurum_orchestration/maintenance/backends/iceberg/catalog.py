@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyiceberg.catalog import Catalog, CatalogType, load_catalog
+from pyiceberg.catalog import TYPE, URI, Catalog, CatalogType, infer_catalog_type, load_catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.utils.config import Config, merge_config
 from sqlalchemy import literal, select
 
 from aurum_orchestration.errors import ConfigurationError, nearest
@@ -18,6 +19,7 @@ from aurum_orchestration.maintenance.backends.iceberg.lossless import write_vers
 from aurum_orchestration.maintenance.backends.iceberg.rest import rest_catalog
 from aurum_orchestration.maintenance.backends.iceberg.sources import list_tables
 from aurum_orchestration.maintenance.backends.iceberg.sql_listing import require_file, settings_of, with_driver
+from aurum_orchestration.maintenance.backends.iceberg.sql_patience import be_patient_only_so_long
 
 __all__ = ["catalog_errors", "list_tables", "open_catalog"]
 
@@ -39,7 +41,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], *, create: bool = Fal
             require_file(settings["uri"], create=create)
         if not create:
             settings.setdefault("init_catalog_tables", "false")
-        catalog = rest_catalog(name, settings) or load_catalog(name, **settings)
+        catalog = rest_catalog(name, settings) or _sql_catalog(name, settings) or load_catalog(name, **settings)
         try:
             _check_reachable(catalog)
         except BaseException:
@@ -53,6 +55,24 @@ def _check_type(settings: Mapping[str, str]) -> None:
     known = [kind.value for kind in CatalogType]
     if (given := settings.get("type")) is not None and given.lower() not in known:
         raise ConfigurationError(f"catalog type {given!r} is unknown", hint=nearest(given, known))
+
+
+class _PatientSqlCatalog(SqlCatalog):
+    """PyIceberg's SQL catalog, which waits for its server only so long."""
+
+    def _init_catalog(self) -> None:
+        be_patient_only_so_long(self.engine, self.name, self.properties)
+        super()._init_catalog()
+
+
+def _sql_catalog(name: str, settings: Mapping[str, str]) -> SqlCatalog | None:
+    """The catalog that ``settings`` and PyIceberg's own configuration describe; None when it is no SQL catalog."""
+    merged = merge_config(Config().get_catalog_config(name) or {}, dict(settings))
+    if "py-catalog-impl" in merged or not merged.get(URI):
+        return None
+    kind = str(merged.get(TYPE) or infer_catalog_type(name, merged)).lower()
+    known = {key: str(value) for key, value in merged.items()}
+    return _PatientSqlCatalog(name, **known) if kind == CatalogType.SQL.value else None
 
 
 def _check_reachable(catalog: Catalog) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, column, create_engine, literal, make_url, select, table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from aurum_orchestration.errors import AurumError, BackendUnavailableError
+from aurum_orchestration.maintenance.backends.iceberg.failures import translate
+from aurum_orchestration.maintenance.backends.iceberg.sql_patience import be_patient_only_so_long
 
 TABLES = table(
     "iceberg_tables",
@@ -48,7 +50,8 @@ def open_listing(name: str, properties: Mapping[str, Any]) -> SqlListing | None:
     """The listing of the SQL catalog that ``properties`` describe; a ``name`` among them overrides ``name``.
 
     None where only PyIceberg knows what is meant: another kind of catalog, properties that it completes from its
-    own configuration, or a database that cannot be asked, of which opening the catalog says what is wrong with it.
+    own configuration, or a database that says no, of which opening the catalog tells what is wrong with it. Raises
+    BackendUnavailableError for one that is not there or does not answer.
     """
     settings = settings_of(properties)
     name = settings.pop("name", name)
@@ -63,10 +66,16 @@ def open_listing(name: str, properties: Mapping[str, Any]) -> SqlListing | None:
             return None
         require_file(settings["uri"])
         engine = create_engine(url, poolclass=NullPool)
-        with engine.connect() as connection:
-            connection.execute(select(literal(1)).select_from(TABLES).limit(1))
+        be_patient_only_so_long(engine, name, settings)
     except (SQLAlchemyError, AurumError, ImportError, ValueError, TypeError, OSError):
         return None
+    try:
+        with engine.connect() as connection:
+            connection.execute(select(literal(1)).select_from(TABLES).limit(1))
+    except SQLAlchemyError as error:
+        if url.get_backend_name() == "sqlite" or isinstance(error, ProgrammingError):
+            return None
+        raise translate(error, name, settings) from error
     return SqlListing(name, settings, engine)
 
 

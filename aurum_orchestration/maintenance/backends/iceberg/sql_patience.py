@@ -1,0 +1,96 @@
+"""A SQL catalog's server is not waited for without end: it may take a connection and never answer."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+
+from aurum_orchestration.maintenance.backends.iceberg.failures import translate
+
+TIMEOUT = "sql.timeout"
+"""The property with the seconds that a transaction in the catalog may take."""
+
+_DEFAULT_TIMEOUT = 60.0
+_CONNECTING = 10
+_DRIVERS = frozenset({"psycopg", "psycopg2"})
+_KEY = "aurum_conversation"
+
+
+def be_patient_only_so_long(engine: Engine, name: str, properties: Mapping[str, str]) -> None:
+    """Bound what a new engine waits for its server; ``name`` is the catalog's, ``properties`` are its own.
+
+    A connection that is not made in time is BackendUnavailableError: nothing was asked. One that is in use for
+    longer than ``sql.timeout`` is cut off, which reads as any broken connection: a commit may have taken place.
+    SQLite has no server, and other drivers have their own ways.
+    """
+    if engine.driver not in _DRIVERS:
+        return
+    seconds = float(properties.get(TIMEOUT) or _DEFAULT_TIMEOUT)
+
+    def connecting(_dialect: Any, _record: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        named.setdefault("connect_timeout", max(2, min(_CONNECTING, math.ceil(seconds))))
+
+    def begins(connection: Any, record: Any, *_: Any) -> None:
+        ends(connection, record)
+        record.info[_KEY] = _Conversation(connection, seconds)
+
+    def ends(_connection: Any, record: Any, *_: Any) -> None:
+        conversation = record.info.pop(_KEY, None)
+        if conversation is not None:
+            conversation.end()
+
+    def failed(context: ExceptionContext) -> None:
+        if context.connection is None:
+            error = context.sqlalchemy_exception or context.original_exception
+            if isinstance(error, Exception):
+                raise translate(error, name, properties) from error
+            return
+        conversation = context.connection.info.get(_KEY)
+        if conversation is not None and conversation.cut:
+            told = TimeoutError(f"the catalog's database did not answer within {seconds:g} s")
+            # no OperationalError: PyIceberg takes that for tables that are missing, and asks on
+            raise DBAPIError(
+                context.statement, None, told, hide_parameters=True, connection_invalidated=True
+            ) from context.original_exception
+
+    event.listen(engine, "do_connect", connecting)
+    event.listen(engine, "connect", begins, insert=True)  # before the dialect asks what server it is
+    event.listen(engine, "checkout", begins)
+    for over in ("checkin", "invalidate", "close"):
+        event.listen(engine, over, ends)
+    event.listen(engine, "handle_error", failed)
+
+
+class _Conversation:
+    """A connection in use: cut off when its time is up, from a thread of its own, since the driver waits for ever."""
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self.cut = False
+        self._connection = connection
+        self._guard = threading.Lock()
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        """The connection is given back or gone: its socket may soon be another's."""
+        self._timer.cancel()
+        with self._guard:
+            self._connection = None
+
+    def _cut(self) -> None:
+        with self._guard:
+            if self._connection is None:
+                return
+            self.cut = True
+            with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
