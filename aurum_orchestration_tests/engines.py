@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import postgres
+from aurum_orchestration.local.engines.background import free_port
+from aurum_orchestration_tests.servers.process import running
 
 SETTINGS = (
     "fsync=off",
@@ -73,40 +73,15 @@ def _own_postgres(fill: Callable[[Path], Path], *settings: str) -> Iterator[str]
         try:
             port = free_port()
             command = postgres.command(fill(folder), folder, port, *SETTINGS, *settings)
-            log = folder / "log"
-            with log.open("wb") as output, _running(command, cwd=folder, stdout=output, stderr=output) as server:
-                _wait_until_it_answers(port, server, log)
+            with running(
+                command,
+                lambda: postgres.answers(port),
+                folder=folder,
+                identity=postgres.identity(),
+                ended_by=signal.SIGINT,  # disconnects everybody
+            ):
                 yield postgres.url(port)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except ProvisioningError as error:
         missing("postgres", str(error))
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _running(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **postgres.identity(), **options) as server:
-        try:
-            yield server
-        finally:
-            # for PostgreSQL: disconnect everybody and stop
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-
-
-def _wait_until_it_answers(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not postgres.answers(port):
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise ProvisioningError(f"the embedded PostgreSQL does not start: {log.read_text()[-500:]}")
-        time.sleep(0.05)

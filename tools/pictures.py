@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
+
+from aurum_orchestration.local.engines.background import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 HTTP = "{}://".format("http")
@@ -179,7 +180,7 @@ class Page:
 @contextmanager
 def _dagster(home: Path) -> Iterator[str]:
     """The web server on the demo's home; gives its address."""
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "AURUM_HOME": str(home),
@@ -197,7 +198,7 @@ def _dagster(home: Path) -> Iterator[str]:
 
 @contextmanager
 def _chromium(browser: str) -> Iterator[Page]:
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="aurum-chromium-", ignore_cleanup_errors=True) as profile:
         command = [
             *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -254,12 +255,6 @@ def _until(what: Callable[[], Any], complaint: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{complaint} (waited {PATIENCE} s)")
         time.sleep(0.25)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from dagster._core.instance import InstanceRef
 
 from aurum_orchestration.definitions import build_definitions
 from aurum_orchestration.fleet import load_fleet
+from aurum_orchestration.local.engines.background import free_port
 from aurum_orchestration.settings import AurumSettings
-from aurum_orchestration_tests.engines import free_port
 from aurum_orchestration_tests.lake import FIRST, SCHEMA, append_small_files, lake_catalog
 
 ROOT = Path(__file__).parents[2]

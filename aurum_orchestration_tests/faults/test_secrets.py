@@ -13,9 +13,9 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
 from aurum_orchestration.definitions import build_definitions
+from aurum_orchestration.local.engines.background import free_port
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.command import aurum
-from aurum_orchestration_tests.engines import free_port
 from aurum_orchestration_tests.lake import build_lake
 
 SECRETS = {

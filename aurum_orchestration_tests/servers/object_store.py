@@ -19,7 +19,8 @@ import requests
 from botocore.config import Config
 
 from aurum_orchestration.errors import ProvisioningError
-from aurum_orchestration_tests.engines import free_port, missing
+from aurum_orchestration.local.engines.background import free_port
+from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.minio import ENGINE
 from aurum_orchestration_tests.servers.process import running

@@ -13,7 +13,8 @@ from pathlib import Path
 import requests
 
 from aurum_orchestration.errors import ProvisioningError
-from aurum_orchestration_tests.engines import free_port, missing
+from aurum_orchestration.local.engines.background import free_port
+from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.process import running
 from aurum_orchestration_tests.servers.rest import ENGINE, MAIN_CLASS

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import postgres
+from aurum_orchestration.local.engines.background import free_port
 from aurum_orchestration.local.engines.cache import Engine, Tell, run
-from aurum_orchestration_tests.engines import SETTINGS, free_port, missing
+from aurum_orchestration_tests.engines import SETTINGS, missing
 from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.process import running
 

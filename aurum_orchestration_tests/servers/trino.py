@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from aurum_orchestration.local.engines.trino import ENGINE, jdbc_catalog
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.servers import absence
 from aurum_orchestration_tests.servers.object_store import ObjectStore
+from aurum_orchestration_tests.servers.process import once_gone
 
 WITHOUT_FLOORS = "lake0"
 HEAP_MB = 1536
@@ -167,6 +169,8 @@ def start(place: Path, more_settings: Mapping[str, str] | None = None) -> TrinoS
     """A server of one's own, for a test that ends, restarts or sets it up: ``lake.down(place)`` ends it."""
     if ENGINE.find() is None:
         missing("trino", absence(ENGINE))
+    if not all(lake.servers(place).values()):
+        _end_with_the_run(place)
     try:
         found = lake.up(
             place,
@@ -179,6 +183,13 @@ def start(place: Path, more_settings: Mapping[str, str] | None = None) -> TrinoS
     except ProvisioningError as error:
         missing("trino", str(error))
     return TrinoServer(found.url, found.uri, found.warehouse, place)
+
+
+def _end_with_the_run(place: Path) -> None:
+    """End the servers of a folder called ``local`` even when the process that pytest was called in is killed."""
+    _, _, owner = os.environ[_FOLDER].rpartition(":")
+    down: list[str | Path] = [Path(sys.executable).with_name("aurum"), "local", "down"]
+    once_gone(int(owner), down, {**os.environ, "AURUM_HOME": str(place.parent)})
 
 
 def _with_rights_and_logins(etc: Path) -> dict[str, str]:

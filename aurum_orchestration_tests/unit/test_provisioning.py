@@ -19,7 +19,6 @@ from aurum_orchestration.errors import ProvisioningError
 from aurum_orchestration.local.engines import background, lake, maven, trino
 from aurum_orchestration.local.engines.cache import Engine, Tell, verify
 from aurum_orchestration.local.engines.java import find_java
-from aurum_orchestration_tests.engines import free_port
 from aurum_orchestration_tests.servers import timescale
 
 
@@ -190,7 +189,7 @@ def serve(place: Path, port: int) -> background.Server:
 
 
 def test_a_server_is_found_again_and_ended(tmp_path: Path) -> None:
-    server = serve(tmp_path, free_port())
+    server = serve(tmp_path, background.free_port())
     try:
         known = background.read(tmp_path, "web")
         assert known == server

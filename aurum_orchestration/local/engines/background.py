@@ -62,14 +62,19 @@ def read(place: Path, name: str) -> Server | None:
     return Server.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
-def port_for(known: Server | None) -> int:
-    """The port a server had the last time, if nobody has taken it, else a free one."""
+def free_port(wanted: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on: the one that is wanted, if that is so."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", known.port if known else 0))
+            probe.bind(("127.0.0.1", wanted))
             return int(probe.getsockname()[1])
-    return port_for(None)
+    return free_port()
+
+
+def port_for(known: Server | None) -> int:
+    """The port a server had the last time, if nobody has taken it, else a free one."""
+    return free_port(known.port if known else 0)
 
 
 def start(

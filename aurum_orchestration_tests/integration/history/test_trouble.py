@@ -26,7 +26,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.history import History
 from aurum_orchestration.history.faults import unavailable
-from aurum_orchestration_tests.engines import free_port
+from aurum_orchestration.local.engines.background import free_port
 from aurum_orchestration_tests.integration.history import workers
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, ended
 
