@@ -15,6 +15,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
 from aurum_orchestration.maintenance.interfaces import TableHealth
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
@@ -93,9 +94,14 @@ def test_the_numbers_are_those_of_the_embedded_engine(trino: TrinoServer, namesp
 def test_a_broken_table_costs_no_other(trino: TrinoServer, catalog: SqlCatalog, namespace: str) -> None:
     # one that Trino has not read yet: it keeps metadata files in memory
     location = catalog.create_table(f"{namespace}.broken", pa.schema([("a", pa.int64())])).metadata_location
-    Path(urlsplit(location).path).write_text("{ no metadata")
-    tables = ids(namespace, "small", "broken", "nowhere", "parted")
-    small, broken, nowhere, parted = backend(trino).measure(tables, policy)
+    file = Path(urlsplit(location).path)
+    whole = file.read_text()
+    file.write_text("{ no metadata")
+    try:
+        tables = ids(namespace, "small", "broken", "nowhere", "parted")
+        small, broken, nowhere, parted = backend(trino).measure(tables, policy)
+    finally:
+        file.write_text(whole)  # a vacuum without a catalog asks every table of the server where it lies
     assert (small.problem, parted.problem) == (None, None)
     assert nowhere.problem is not None
     assert nowhere.problem.type == "table-not-found"
@@ -112,6 +118,70 @@ def test_what_changed_is_seen_the_next_time(trino: TrinoServer, catalog: SqlCata
     assert after.state_token != before.state_token
     assert after.metrics["data_files"] == before.metrics["data_files"] + 1
     assert after.metrics["excess_files"] == before.metrics["excess_files"] + 1
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that are sent."""
+    statements: list[str] = []
+    original = TrinoClient.query
+
+    def query(self: TrinoClient, sql: str, **given: Any) -> Answer:
+        statements.append(sql)
+        return original(self, sql, **given)
+
+    monkeypatch.setattr(TrinoClient, "query", query)
+    return statements
+
+
+def test_of_what_did_not_change_only_the_plan_is_asked_for(trino: TrinoServer, namespace: str, sent: list[str]) -> None:
+    tables = ids(namespace, "small", "parted", "empty", 't"x y')
+    measuring = backend(trino)
+    before = measuring.measure(tables, policy)
+    sent.clear()
+    after = measuring.measure(tables, policy)
+    assert [statement[:7] for statement in sent] == ["EXPLAIN"]
+    assert [without_clock(one) for one in after] == [without_clock(one) for one in before]
+    assert [one.state_token for one in after] == [one.state_token for one in before]
+
+
+def test_an_expiry_is_seen_though_the_current_snapshot_stays(
+    trino: TrinoServer, catalog: SqlCatalog, namespace: str
+) -> None:
+    rows = pa.table({"a": pa.array(range(3), pa.int64())})
+    table = catalog.create_table(f"{namespace}.expiring", rows.schema)
+    for _ in range(3):
+        table.append(rows)
+
+    def at_once(_table: TableId, operation: str) -> BaseModel:
+        # a day is the least that may be asked for, and nothing here is as old
+        now = RetentionPolicy(retain_last=1).model_copy(update={"retention_days": 0})
+        return now if operation == "retention" else CompactionPolicy()
+
+    measuring = backend(trino)
+    [before] = measuring.measure(ids(namespace, "expiring"), at_once)
+    assert before.metrics["expirable_snapshots"] == 2
+    table.maintenance.expire_snapshots().by_id(table.metadata.snapshots[0].snapshot_id).commit()
+    [after] = measuring.measure(ids(namespace, "expiring"), at_once)
+    assert after.state_token == before.state_token
+    assert (after.metrics["snapshots"], after.metrics["expirable_snapshots"]) == (2, 1)
+
+
+def test_a_table_that_is_gone_or_made_anew_is_seen(trino: TrinoServer, catalog: SqlCatalog, namespace: str) -> None:
+    rows = pa.table({"a": pa.array(range(3), pa.int64())})
+    catalog.create_table(f"{namespace}.fleeting", rows.schema).append(rows)
+    measuring = backend(trino)
+    tables = ids(namespace, "small", "fleeting")
+    measuring.measure(tables, policy)
+    catalog.drop_table(f"{namespace}.fleeting")
+    small, gone = measuring.measure(tables, policy)
+    assert small.problem is None
+    assert gone.problem is not None
+    assert gone.problem.type == "table-not-found"
+    catalog.create_table(f"{namespace}.fleeting", rows.schema).append(rows)
+    [_, anew] = measuring.measure(tables, policy)
+    assert anew.problem is None
+    assert anew.metrics["snapshots"] == 1
 
 
 def test_doctor_tells_what_this_server_does_and_does_not(trino: TrinoServer, namespace: str) -> None:

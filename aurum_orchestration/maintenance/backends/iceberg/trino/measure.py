@@ -1,8 +1,9 @@
 """Measuring many tables through Trino alone, with the numbers and names of the embedded engine.
 
-Cheap, for all: what ``$snapshots`` says, with ``$refs`` and ``$properties`` where something changed or is not known
-yet. Deep, for the tables whose summaries do not rule out a compaction, the most suspicious first and so many a call:
-``$manifests`` and ``$files``. Where the backend has its ``catalog``, the embedded engine measures instead.
+Cheapest, for tables that are known: which snapshot is the current one, as a statement's plan names it. Cheap, for
+those that changed or are not known: ``$snapshots``, ``$refs`` and ``$properties``. Deep, for the tables whose
+summaries do not rule out a compaction, the most suspicious first and so many a call: ``$manifests`` and ``$files``.
+Where the backend has its ``catalog``, the embedded engine measures instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aurum_orchestration.maintenance.backends.iceberg.layout import Rules, estim
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import excess_of, target_of
 from aurum_orchestration.maintenance.backends.iceberg.manifests import EQUALITY_DELETES, LiveFile
 from aurum_orchestration.maintenance.backends.iceberg.metadata import (
+    EMPTY,
     Metadata,
     Ref,
     Snapshot,
@@ -30,8 +32,8 @@ from aurum_orchestration.maintenance.backends.iceberg.metadata import (
     table_state,
 )
 from aurum_orchestration.maintenance.backends.iceberg.retention.outlook import outlook
-from aurum_orchestration.maintenance.backends.iceberg.trino.batches import Rows, gather
-from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities
+from aurum_orchestration.maintenance.backends.iceberg.trino.batches import Rows, current_snapshots, gather
+from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities, session_property
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
 from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import refusals
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import relation
@@ -39,7 +41,7 @@ from aurum_orchestration.maintenance.interfaces import OperationType, PolicyLook
 from aurum_orchestration.maintenance.operations.retention import RetentionParameters
 
 SETTLED_SECONDS = 600.0
-"""Refs and properties change without a new snapshot: they are read again after so long."""
+"""Refs, properties and the history change without a new snapshot: they are read again after so long."""
 
 DEEP_TABLES = 200
 DEEP_FILES = 200_000
@@ -47,16 +49,19 @@ DEEP_FILES = 200_000
 
 _REF, _PROPERTY = "r", "p"
 _UNKNOWN = "unknown"
+_STATISTICS = "statistics_enabled"
 
 
 @dataclass
 class _Known:
-    """What is remembered of a table between calls."""
+    """What is remembered of a table between calls. ``planned``: a plan may be asked for its current snapshot."""
 
     snapshots: tuple[int, ...]
     settled_at: float
     refs: dict[str, Ref]
     properties: dict[str, str]
+    state: TableState | None = None
+    planned: bool = True
     deep_token: str = ""
     contents: _Contents | None = None
 
@@ -84,6 +89,9 @@ class TrinoMeasurer:
         self._backend = backend
         self._capabilities = capabilities
         self._known: dict[TableId, _Known] = {}
+        # the planner would read what each table's files say of themselves
+        known = capabilities.has_session_property(_STATISTICS)
+        self._planning = {session_property(client, _STATISTICS): "false"} if known else {}
 
     def measure(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         """Health of the tables, in the order given. A table that cannot be measured has a problem.
@@ -91,6 +99,7 @@ class TrinoMeasurer:
         Raises the client's error when Trino cannot be asked at all.
         """
         rows = [_Row(number, table) for number, table in enumerate(tables)]
+        self._recall(rows, policy)
         self._read_snapshots(rows)
         self._settle(rows)
         for row in rows:
@@ -105,6 +114,27 @@ class TrinoMeasurer:
             for row in rows
         ]
 
+    def _recall(self, rows: Sequence[_Row], policy: PolicyLookup) -> None:
+        """Give the tables whose current snapshot is still the same the state that is remembered.
+
+        An expiry leaves that snapshot as it is, so tables with snapshots that may go are not among them.
+        """
+        now = time.monotonic()
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        asked: dict[int, TableId] = {}
+        states: dict[int, TableState] = {}
+        for row in rows:
+            known = self._known.get(row.table)
+            if known is None or known.state is None or not known.planned or now - known.settled_at > SETTLED_SECONDS:
+                continue
+            if not _expirable(known.state, policy(row.table, OperationType.RETENTION.value), now_ms):
+                asked[row.number], states[row.number] = row.table, known.state
+        for number, found in current_snapshots(self._client, asked, self._planning).items():
+            if isinstance(found, AurumError):
+                self._known[asked[number]].planned = False
+            elif states[number].token == (EMPTY if found is None else str(found)):
+                rows[number].state = states[number]
+
     def _read_snapshots(self, rows: Sequence[_Row]) -> None:
         selects = {
             row.number: [
@@ -112,6 +142,7 @@ class TrinoMeasurer:
                 f"FROM {relation(self._client.catalog, row.table, '$snapshots')}"
             ]
             for row in rows
+            if row.state is None
         }
         for number, found in gather(self._client, selects).items():
             if isinstance(found, AurumError):
@@ -126,7 +157,7 @@ class TrinoMeasurer:
         for row in rows:
             known = self._known.get(row.table)
             ids = tuple(one[0] for one in row.snapshots)
-            if not row.problem and (
+            if not (row.state or row.problem) and (
                 known is None or known.snapshots != ids or now - known.settled_at > SETTLED_SECONDS
             ):
                 unsettled[row.number] = self._settling(row)
@@ -145,8 +176,9 @@ class TrinoMeasurer:
                     if kind == _REF
                 },
                 {str(name): str(value) for kind, name, value, *_ in found if kind == _PROPERTY},
-                before.deep_token if before else "",
-                before.contents if before else None,
+                planned=before.planned if before else True,
+                deep_token=before.deep_token if before else "",
+                contents=before.contents if before else None,
             )
 
     def _settling(self, row: _Row) -> list[str]:
@@ -160,10 +192,13 @@ class TrinoMeasurer:
 
     def _describe(self, row: _Row) -> None:
         known = self._known.get(row.table)
-        if row.problem or known is None:
+        if row.state is not None or known is None:
+            return
+        known.state = None
+        if row.problem:
             return
         try:
-            row.state = table_state("", _metadata(row.snapshots, known), None)
+            row.state = known.state = table_state("", _metadata(row.snapshots, known), None)
         except (CorruptTableError, msgspec.ValidationError) as error:
             row.problem = error if isinstance(error, AurumError) else CorruptTableError(f"its summary: {error}")
 
@@ -238,11 +273,14 @@ class TrinoMeasurer:
             metrics["oldest_snapshot_seconds"] = max(0.0, now.timestamp() - oldest / 1000)
             metrics["history_expired"] = float(state.history.expired)
         if isinstance(retention, RetentionParameters):
-            metrics["expirable_snapshots"] = float(
-                outlook(state.history, retention, int(now.timestamp() * 1000)).expirable
-            )
+            metrics["expirable_snapshots"] = float(_expirable(state, retention, int(now.timestamp() * 1000)))
         told = refusals(state.format_version, known.properties, self._capabilities)
         return TableHealth(row.table, self._backend, state.token, now, metrics, told)
+
+
+def _expirable(state: TableState, retention: BaseModel, now_ms: int) -> int:
+    """How many snapshots may go, none where the policy does not say."""
+    return outlook(state.history, retention, now_ms).expirable if isinstance(retention, RetentionParameters) else 0
 
 
 def _metadata(snapshots: Iterable[tuple[Any, ...]], known: _Known) -> Metadata:
