@@ -11,8 +11,10 @@ import pytest
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.backends.iceberg.trino.engine import HANDLERS
+from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan
-from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
+from aurum_orchestration.maintenance.operations.compaction import CompactionParameters, CompactionPolicy
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 ROWS = pa.table({"a": pa.array(range(3), pa.int64()), "p": ["x", "y", "x"]})
@@ -32,9 +34,13 @@ def namespace(trino: TrinoServer) -> str:
     return name
 
 
-def plan(server: TrinoServer, namespace: str, name: str, **keys: Any) -> MaintenancePlan:
+def backend_of(server: TrinoServer, **keys: Any) -> IcebergMaintenanceBackend:
     config = {"engine": "auto", "host": server.host, "port": server.port, "catalog": server.properties, **keys}
-    backend = IcebergMaintenanceBackend(config, name="lake")
+    return IcebergMaintenanceBackend(config, name="lake")
+
+
+def plan(server: TrinoServer, namespace: str, name: str, **keys: Any) -> MaintenancePlan:
+    backend = backend_of(server, **keys)
     return backend.plan(TableId("lake", (namespace, name)), "compaction", CompactionParameters())
 
 
@@ -66,3 +72,31 @@ def test_without_trino_the_embedded_engine_does_what_it_can(trino: TrinoServer, 
     with pytest.raises(Exception, match=r"127\.0\.0\.1:9") as caught:
         plan(trino, namespace, "orc", **away)
     assert not isinstance(caught.value, UnsupportedError)
+
+
+def test_a_name_that_trino_would_fold_goes_to_the_embedded_engine(trino: TrinoServer, namespace: str) -> None:
+    """There is another table of that name in lower case, which Trino would take instead."""
+    with trino.lake() as catalog:
+        made = catalog.create_table(f"{namespace}.Parquet", ROWS.schema)
+        for _ in range(6):
+            made.append(ROWS)
+    table = TableId("lake", (namespace, "Parquet"))
+    for keys in ({}, {"catalog": None}):
+        through = backend_of(trino, engine="trino", trino_catalog="lake", **keys)
+        for operation in HANDLERS:
+            parameters = MaintenanceFactory().create_operation(operation).parameters({})
+            with pytest.raises(UnsupportedError, match="Parquet cannot be reached through it: the embedded engine can"):
+                through.plan(table, operation, parameters)
+    [measured] = backend_of(trino, engine="trino").measure([table], lambda _table, _operation: CompactionPolicy())
+    assert measured.metrics["data_files"] == 6
+    assert "embedded engine" in measured.refusals["compaction"]
+    [measured] = backend_of(trino).measure([table], lambda _table, _operation: CompactionPolicy())
+    assert measured.refusals == {}
+    for above in (0, 200):
+        planned = plan(trino, namespace, "Parquet", trino_above_gib=above)
+        assert planned.fingerprint.get("engine") != "trino"
+        assert planned.steps
+    assert (
+        "on the embedded engine, because Trino cannot: Trino folds names"
+        in plan(trino, namespace, "Parquet", trino_above_gib=0).reason
+    )

@@ -235,7 +235,7 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
             found = self._measure_embedded(tables, policy)
         except BackendUnavailableError:
             return self.trino.measure(tables, policy)
-        return self.trino.judge(found)
+        return self.trino.judge(found, alone=self.engine == TRINO)
 
     def _measure_embedded(self, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
         from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer

@@ -107,15 +107,18 @@ class TrinoEngine:
                 self._measurer = TrinoMeasurer(self.client, self.client.name, capabilities)
             return self._measurer.measure(tables, policy)
 
-    def judge(self, measured: Sequence[TableHealth]) -> list[TableHealth]:
-        """What the embedded engine measured, with what this engine refuses. Without Trino: as it was measured."""
+    def judge(self, measured: Sequence[TableHealth], *, alone: bool) -> list[TableHealth]:
+        """What the embedded engine measured, with what this engine refuses. Without Trino: as it was measured.
+
+        ``alone``: nothing is done by the embedded engine instead.
+        """
         from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import judged
 
         try:
             capabilities = self.capabilities
         except BackendUnavailableError:
             return list(measured)
-        return [judged(health, capabilities) for health in measured]
+        return [judged(health, capabilities, alone=alone) for health in measured]
 
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
         """Version, rights, floors, and what this version cannot do."""
@@ -126,8 +129,12 @@ class TrinoEngine:
     def table(self, table: TableId, run: RunContext | None = None) -> TrinoTable:
         """The table for an operation's module, without PyIceberg's while its catalog does not answer.
 
-        Raises TableNotFoundError where PyIceberg finds none.
+        Raises TableNotFoundError where PyIceberg finds none, UnsupportedError for a name with capital letters.
         """
+        from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import name_refusal
+
+        if (reason := name_refusal(table)) is not None:
+            raise UnsupportedError(reason, table=str(table))
         embedded: Table | None = None
         if self._embedded is not None:
             try:
