@@ -27,7 +27,7 @@ RELEASES = {
 }
 """Major version -> release of the artifact, and its checksum (SHA-256)."""
 
-SETTLES_AFTER = 0.8
+SETTLES_AFTER = 1.2
 """Seconds until PostgreSQL 14, which tells its statistics with a delay, tells what was done before."""
 
 

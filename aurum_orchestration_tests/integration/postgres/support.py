@@ -91,14 +91,14 @@ class Pg:
         with self.connect() as connection:
             return connection.info.server_version // 10_000
 
-    def _settled(self) -> None:
+    def settle(self) -> None:
         """Wait until the statistics tell what was done before."""
         if self.major < 15:
             time.sleep(SETTLES_AFTER)
 
     def backend(self, **config: Any) -> PostgresMaintenanceBackend:
         """A backend of its own; whoever asks for it disconnects it."""
-        self._settled()
+        self.settle()
         return PostgresMaintenanceBackend({"dsn": self.dsn, **config}, name="pg")
 
     def health(self, *tables: str) -> list[TableHealth]:
@@ -108,7 +108,7 @@ class Pg:
 
     def settings(self, extra: str = "") -> AurumSettings:
         """Settings whose fleet has this database as ``pg``; ``extra`` are lines of YAML below it."""
-        self._settled()
+        self.settle()
         self.home.mkdir(exist_ok=True)
         fleet = self.home / "fleet.yaml"
         fleet.write_text(f'version: 1\nbackends:\n  pg:\n    type: postgres\n    dsn: "{self.dsn}"\n{extra}')

@@ -41,8 +41,8 @@ class Session:
 
     @property
     def pid(self) -> int:
-        """The process on the server."""
-        return self.connection.info.backend_pid
+        """The process on the server. A pooler between tells the driver another number, so the server is asked."""
+        return int(self.value("SELECT pg_backend_pid()"))
 
     def rows(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[Any]:
         """The rows of a statement, as named tuples."""

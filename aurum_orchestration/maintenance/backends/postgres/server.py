@@ -125,13 +125,15 @@ def detect(config: PostgresBackendConfig, options: Mapping[str, Any]) -> ServerF
 
 
 def _refuse_transaction_mode(connection: psycopg.Connection[Any], conninfo: str, options: Mapping[str, Any]) -> None:
-    """In transaction mode two clients share one process of the server; in session mode they never do."""
+    """In session mode each client has a process of the server to itself, from its first statement to its last."""
     with psycopg.connect(conninfo, **options) as other:
-        for _ in range(_POOLER_TRIES):
-            pids = {one.execute("SELECT pg_backend_pid()").fetchone() for one in (connection, other)}
-            if len(pids) == 1:
-                raise UnsupportedError(
-                    "a pooler in transaction mode stands before the server: timeouts, advisory locks, VACUUM and "
-                    "CONCURRENTLY need sessions of their own",
-                    hint="Name the server itself, or a pool in session mode, in the backend's connection.",
-                )
+        seen: dict[psycopg.Connection[Any], set[Any]] = {connection: set(), other: set()}
+        # one of them twice in a row: a pooler that takes its processes in turn would keep them apart otherwise
+        for one in (connection, other, connection, connection, other, other) * _POOLER_TRIES:
+            seen[one].add(one.execute("SELECT pg_backend_pid()").fetchone())
+    if any(len(pids) > 1 for pids in seen.values()) or seen[connection] & seen[other]:
+        raise UnsupportedError(
+            "a pooler in transaction mode stands before the server: timeouts and other settings, the advisory lock "
+            "that keeps runs apart, and CONCURRENTLY in several statements need sessions of their own",
+            hint="Name the server itself, or a pool in session mode, in the backend's connection.",
+        )
