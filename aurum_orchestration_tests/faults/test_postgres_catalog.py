@@ -37,6 +37,7 @@ from aurum_orchestration_tests.integration.iceberg.support import (
     left_behind,
     make_table,
 )
+from aurum_orchestration_tests.integration.postgres.support import opened
 from aurum_orchestration_tests.servers.breaking_line import Cut, Line, breaking_line
 
 ID = TableId("lake", ("ns", "t"))
@@ -191,10 +192,10 @@ def test_a_slow_catalog_takes_its_time_and_loses_nothing(direct: SqlCatalog, sha
 def test_a_server_that_takes_connections_and_never_answers_is_given_up(direct: SqlCatalog, at_once: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         properties = at_port(direct, mute.getsockname()[1], **{TIMEOUT: 1})
-        backend = IcebergMaintenanceBackend({"catalog": properties}, name="lake")
-        ask = partial(backend.names, []) if at_once else partial(open_catalog, "lake", properties)
-        with pytest.raises(BackendUnavailableError, match=r"'lake'.*timeout") as caught:
-            ask()
+        with opened(IcebergMaintenanceBackend({"catalog": properties}, name="lake")) as backend:
+            ask = partial(backend.names, []) if at_once else partial(open_catalog, "lake", properties)
+            with pytest.raises(BackendUnavailableError, match=r"'lake'.*timeout") as caught:
+                ask()
         assert caught.value.transient
 
 
@@ -217,11 +218,12 @@ def test_a_server_that_stops_answering_is_given_up(direct: SqlCatalog, line: Lin
 
 
 def test_a_server_that_never_says_what_it_is_is_given_up(direct: SqlCatalog, line: Line) -> None:
-    backend = IcebergMaintenanceBackend({"catalog": at_port(direct, line.port, **{TIMEOUT: 1})}, name="lake")
-    line.command, line.cut = b"select pg_catalog.version()", Cut.NEVER
-    with pytest.raises(BackendUnavailableError, match="'lake'"):
-        backend.names([])
-    assert [found.table for found in backend.names([])] == [ID]
+    config = {"catalog": at_port(direct, line.port, **{TIMEOUT: 1})}
+    with opened(IcebergMaintenanceBackend(config, name="lake")) as backend:
+        line.command, line.cut = b"select pg_catalog.version()", Cut.NEVER
+        with pytest.raises(BackendUnavailableError, match="'lake'"):
+            backend.names([])
+        assert [found.table for found in backend.names([])] == [ID]
 
 
 def test_a_commit_that_is_never_answered_is_read_back(direct: SqlCatalog, line: Line) -> None:

@@ -84,11 +84,17 @@ class BaseMaintenanceBackend(ABC):
                 self._connection = await self._create_connection()
 
     async def disconnect(self) -> None:
-        """Close the connection if there is one."""
+        """Close the connection if there is one, and what was opened by use without :meth:`connect`."""
         async with self._alone():
+            opened = self._has_opened
             connection, self._connection = self._connection, None
-            if connection is not None:
+            if opened:
                 await self._close_connection(connection)
+
+    @property
+    def _has_opened(self) -> bool:
+        """Whether there is anything to close. A backend whose methods open things on first use knows of those, too."""
+        return self._connection is not None
 
     async def __aenter__(self) -> Self:
         await self.connect()

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 from aurum_orchestration.maintenance.backends.postgres.backend import PostgresMaintenanceBackend
 from aurum_orchestration.maintenance.interfaces import (
     MaintenanceResult,
@@ -26,6 +27,8 @@ from aurum_orchestration.maintenance.interfaces import (
 from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.servers.postgres_matrix import SETTLES_AFTER
+
+Backend = TypeVar("Backend", bound=BaseMaintenanceBackend)
 
 ROWS = 20_000
 TRADES = "pg.public.trades"
@@ -137,7 +140,7 @@ def steps_of(result: MaintenanceResult) -> list[PlanStep]:
 
 
 @contextmanager
-def opened(backend: PostgresMaintenanceBackend) -> Iterator[PostgresMaintenanceBackend]:
+def opened(backend: Backend) -> Iterator[Backend]:
     """The backend, disconnected at the end."""
     try:
         yield backend

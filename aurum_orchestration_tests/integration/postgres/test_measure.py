@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from aurum_orchestration.errors import UnsupportedError
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.measure_sql import FEW
 from aurum_orchestration.maintenance.metrics import HEALTH_METRICS
 from aurum_orchestration_tests.integration.postgres.support import ROWS, TRADES, Pg, opened
@@ -107,3 +110,14 @@ def test_what_has_hardly_changed_is_not_opened(pg: Pg) -> None:
     pg.sql("UPDATE pg_class SET relpages = 7 WHERE relname = 'trades'")
     (health,) = pg.health(TRADES)
     assert health.metrics["table_bytes"] == 7 * 8192
+
+
+def test_disconnecting_closes_what_use_without_connect_has_opened(pg: Pg) -> None:
+    ours = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with opened(pg.backend()) as backend:
+        assert backend.measure([TableId.parse(TRADES)], lambda *_: None)[0].problem is None  # type: ignore[arg-type]
+        assert pg.sql(ours) != []
+    deadline = time.monotonic() + 30
+    while pg.sql(ours) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pg.sql(ours) == []

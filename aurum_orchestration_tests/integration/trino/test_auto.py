@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.engine import HANDLE
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters, CompactionPolicy
+from aurum_orchestration_tests.integration.postgres.support import opened
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 ROWS = pa.table({"a": pa.array(range(3), pa.int64()), "p": ["x", "y", "x"]})
@@ -34,14 +37,16 @@ def namespace(trino: TrinoServer) -> str:
     return name
 
 
-def backend_of(server: TrinoServer, **keys: Any) -> IcebergMaintenanceBackend:
+@contextmanager
+def backend_of(server: TrinoServer, **keys: Any) -> Iterator[IcebergMaintenanceBackend]:
     config = {"engine": "auto", "host": server.host, "port": server.port, "catalog": server.properties, **keys}
-    return IcebergMaintenanceBackend(config, name="lake")
+    with opened(IcebergMaintenanceBackend(config, name="lake")) as backend:
+        yield backend
 
 
 def plan(server: TrinoServer, namespace: str, name: str, **keys: Any) -> MaintenancePlan:
-    backend = backend_of(server, **keys)
-    return backend.plan(TableId("lake", (namespace, name)), "compaction", CompactionParameters())
+    with backend_of(server, **keys) as backend:
+        return backend.plan(TableId("lake", (namespace, name)), "compaction", CompactionParameters())
 
 
 def test_small_work_is_planned_by_the_embedded_engine(trino: TrinoServer, namespace: str) -> None:
@@ -82,15 +87,17 @@ def test_a_name_that_trino_would_fold_goes_to_the_embedded_engine(trino: TrinoSe
             made.append(ROWS)
     table = TableId("lake", (namespace, "Parquet"))
     for keys in ({}, {"catalog": None}):
-        through = backend_of(trino, engine="trino", trino_catalog="lake", **keys)
-        for operation in HANDLERS:
-            parameters = MaintenanceFactory().create_operation(operation).parameters({})
-            with pytest.raises(UnsupportedError, match="Parquet cannot be reached through it: the embedded engine can"):
-                through.plan(table, operation, parameters)
-    [measured] = backend_of(trino, engine="trino").measure([table], lambda _table, _operation: CompactionPolicy())
+        with backend_of(trino, engine="trino", trino_catalog="lake", **keys) as through:
+            for operation in HANDLERS:
+                parameters = MaintenanceFactory().create_operation(operation).parameters({})
+                with pytest.raises(UnsupportedError, match="Parquet cannot be reached through it: the embedded engine"):
+                    through.plan(table, operation, parameters)
+    with backend_of(trino, engine="trino") as backend:
+        [measured] = backend.measure([table], lambda _table, _operation: CompactionPolicy())
     assert measured.metrics["data_files"] == 6
     assert "embedded engine" in measured.refusals["compaction"]
-    [measured] = backend_of(trino).measure([table], lambda _table, _operation: CompactionPolicy())
+    with backend_of(trino) as backend:
+        [measured] = backend.measure([table], lambda _table, _operation: CompactionPolicy())
     assert measured.refusals == {}
     for above in (0, 200):
         planned = plan(trino, namespace, "Parquet", trino_above_gib=above)

@@ -19,6 +19,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import read_layout
 from aurum_orchestration.maintenance.backends.iceberg.trino.partitions import read_partitions
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+from aurum_orchestration_tests.integration.postgres.support import opened
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 SCHEMA = Schema(
@@ -63,29 +64,28 @@ def test_the_catalog_tells_what_trino_tells(trino: TrinoServer, name: str) -> No
         made = catalog.create_table(f"{namespace}.{name}", SCHEMA, partition_spec=SPECS[name])
         for first in (0, 100):
             made.append(rows(first))
-    backend = IcebergMaintenanceBackend(
-        {"engine": "trino", "host": trino.host, "port": trino.port, "catalog": trino.properties}, name="lake"
-    )
-    both = backend.trino.table(TableId("lake", (namespace, name)))
-    alone = TrinoTable(both.client, both.table_id, both.capabilities)
-    loaded = both.loaded()
-    assert loaded is not None
-    layout, known = read_layout(alone), from_catalog.layout_of(loaded)
-    if name == "capital":
-        assert known is None, "Trino folds some names and not others: it is asked"
-        return
-    assert known is not None
-    assert [(one.column, one.transform, one.size) for one in known.fields] == [
-        (one.column, one.transform, one.size) for one in layout.fields
-    ]
-    for small in (1, 10**9):
-        assert from_catalog.partitions(loaded, small) == read_partitions(alone, layout, small)
-    assert from_catalog.columns_of(loaded) == alone.columns()
-    told, read = read_history(both), read_history(alone)
-    assert (told.refs, told.head) == (read.refs, read.head)
-    assert [(one.snapshot_id, one.parent_snapshot_id, one.timestamp_ms, one.operation) for one in told.snapshots] == [
-        (one.snapshot_id, one.parent_snapshot_id, one.timestamp_ms, one.operation) for one in read.snapshots
-    ]
-    assert [dict(one.summary) for one in told.snapshots] == [dict(one.summary) for one in read.snapshots]
-    assert told.properties["format-version"] == read.properties.get("format-version", "2")
-    assert abs(told.now_ms - read.now_ms) < 60_000
+    config = {"engine": "trino", "host": trino.host, "port": trino.port, "catalog": trino.properties}
+    with opened(IcebergMaintenanceBackend(config, name="lake")) as backend:
+        both = backend.trino.table(TableId("lake", (namespace, name)))
+        alone = TrinoTable(both.client, both.table_id, both.capabilities)
+        loaded = both.loaded()
+        assert loaded is not None
+        layout, known = read_layout(alone), from_catalog.layout_of(loaded)
+        if name == "capital":
+            assert known is None, "Trino folds some names and not others: it is asked"
+            return
+        assert known is not None
+        assert [(one.column, one.transform, one.size) for one in known.fields] == [
+            (one.column, one.transform, one.size) for one in layout.fields
+        ]
+        for small in (1, 10**9):
+            assert from_catalog.partitions(loaded, small) == read_partitions(alone, layout, small)
+        assert from_catalog.columns_of(loaded) == alone.columns()
+        told, read = read_history(both), read_history(alone)
+        assert (told.refs, told.head) == (read.refs, read.head)
+        assert [
+            (one.snapshot_id, one.parent_snapshot_id, one.timestamp_ms, one.operation) for one in told.snapshots
+        ] == [(one.snapshot_id, one.parent_snapshot_id, one.timestamp_ms, one.operation) for one in read.snapshots]
+        assert [dict(one.summary) for one in told.snapshots] == [dict(one.summary) for one in read.snapshots]
+        assert told.properties["format-version"] == read.properties.get("format-version", "2")
+        assert abs(told.now_ms - read.now_ms) < 60_000

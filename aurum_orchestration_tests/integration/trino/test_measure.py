@@ -19,6 +19,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.interfaces import TableHealth
 from aurum_orchestration.maintenance.operations.compaction import CompactionPolicy
 from aurum_orchestration.maintenance.operations.retention import RetentionPolicy
+from aurum_orchestration_tests.integration.postgres.support import opened
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 POLICIES: dict[str, BaseModel] = {"compaction": CompactionPolicy(), "retention": RetentionPolicy()}
@@ -65,10 +66,12 @@ def ids(namespace: str, *names: str) -> list[TableId]:
 
 
 def test_tables_are_listed_with_their_columns(trino: TrinoServer, namespace: str) -> None:
-    found = backend(trino).discover([namespace])
+    with opened(backend(trino)) as through:
+        found = through.discover([namespace])
+        named = through.names([f"{namespace}.s*"])
     assert [one.table.name for one in found] == ["empty", "parted", "small", 't"x y']
     assert found[1].columns == (("a", "bigint"), ("p", "varchar"))
-    assert [one.table.name for one in backend(trino).names([f"{namespace}.s*"])] == ["small"]
+    assert [one.table.name for one in named] == ["small"]
 
 
 def without_clock(health: TableHealth) -> dict[str, float]:
@@ -77,8 +80,10 @@ def without_clock(health: TableHealth) -> dict[str, float]:
 
 def test_the_numbers_are_those_of_the_embedded_engine(trino: TrinoServer, namespace: str) -> None:
     tables = ids(namespace, "small", "parted", "empty", 't"x y')
-    embedded = IcebergMaintenanceBackend({"catalog": trino.properties}, name="lake").measure(tables, policy)
-    found = backend(trino).measure(tables, policy)
+    with opened(IcebergMaintenanceBackend({"catalog": trino.properties}, name="lake")) as without:
+        embedded = without.measure(tables, policy)
+    with opened(backend(trino)) as through:
+        found = through.measure(tables, policy)
     for ours, theirs in zip(found, embedded, strict=True):
         assert ours.problem is None
         assert ours.table == theirs.table
@@ -87,7 +92,8 @@ def test_the_numbers_are_those_of_the_embedded_engine(trino: TrinoServer, namesp
     assert found[0].metrics["excess_files"] == 5
     assert found[1].metrics["delete_files"] > 0
     # with the catalog it is the embedded engine that measures
-    both = backend(trino, catalog=trino.properties).measure(tables, policy)
+    with opened(backend(trino, catalog=trino.properties)) as through:
+        both = through.measure(tables, policy)
     assert "metadata_bytes" in both[0].metrics
 
 
@@ -99,7 +105,8 @@ def test_a_broken_table_costs_no_other(trino: TrinoServer, catalog: SqlCatalog, 
     file.write_text("{ no metadata")
     try:
         tables = ids(namespace, "small", "broken", "nowhere", "parted")
-        small, broken, nowhere, parted = backend(trino).measure(tables, policy)
+        with opened(backend(trino)) as through:
+            small, broken, nowhere, parted = through.measure(tables, policy)
     finally:
         file.write_text(whole)  # a vacuum without a catalog asks every table of the server where it lies
     assert (small.problem, parted.problem) == (None, None)

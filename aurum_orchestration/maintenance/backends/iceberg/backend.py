@@ -125,6 +125,11 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         # without a catalog there is nothing to reach yet; what needs it says so
         return await asyncio.to_thread(self._listed) if "catalog" in self.config else self.config
 
+    @property
+    def _has_opened(self) -> bool:
+        kept = (self._connection, self._opened, self._listing, self._trino)
+        return any(one is not None for one in kept)
+
     async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the catalog is kept here
         with self._opening:
             opened, self._opened, self._measurer, self._lister = self._opened, None, None, None

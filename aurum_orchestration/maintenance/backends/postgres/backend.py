@@ -124,6 +124,10 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
     async def _create_connection(self) -> Any:
         return await asyncio.to_thread(self.server)
 
+    @property
+    def _has_opened(self) -> bool:
+        return self._connection is not None or self._sessions is not None
+
     async def _close_connection(self, connection: Any) -> None:  # noqa: ARG002 - the sessions are kept here
         with self._opening:
             opened, self._sessions, self._facts = self._sessions, None, None
