@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ _PREFIX = "aurum-timescale-"
 _SECONDS_TO_START = 600
 _NEEDS = "apt-get install debootstrap gives it, on Debian and Ubuntu."
 _THROWN_AWAY = ("var/cache/apt", "var/lib/apt/lists", "var/lib/postgresql/17/main", "usr/share/doc", "usr/share/locale")
-_MORE_SETTINGS = (
+MORE_SETTINGS = (
     "shared_preload_libraries=timescaledb",
     "timescaledb.telemetry_level=off",
     "max_worker_processes=24",
@@ -119,11 +120,11 @@ def _own_server(root: Path) -> Iterator[str]:
         inside.mkdir(parents=True)
         run(["chroot", root, "chown", "postgres:", folder], needs=_NEEDS)
         data = f"{folder}/data"
-        made = _as_postgres(root, "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8", "-N")
+        made = as_postgres(root, "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "utf8", "-N")
         run([*made, "--locale=C"], needs=_NEEDS)
         port = free_port()
-        settings = [part for setting in (*SETTINGS, *_MORE_SETTINGS) for part in ("-c", setting)]
-        served = _as_postgres(root, "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", *settings)
+        settings = [part for setting in (*SETTINGS, *MORE_SETTINGS) for part in ("-c", setting)]
+        served = as_postgres(root, "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", *settings)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         with running(served, lambda: postgres.answers(port), folder=folder, env=environment, ended_by=signal.SIGINT):
             yield postgres.url(port)
@@ -132,8 +133,21 @@ def _own_server(root: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _as_postgres(root: Path, program: str, *arguments: str) -> list[str | Path]:
+def as_postgres(root: Path, program: str, *arguments: str) -> list[str | Path]:
+    """What runs a program of PostgreSQL in the chroot, as the user that the server runs as."""
     return ["chroot", "--userspec=postgres:postgres", root, f"{_BINARIES}/{program}", *arguments]
+
+
+def repack_program(folder: Path) -> Path | None:
+    """A program of that name in ``folder/bin`` that runs the chroot's pg_repack; None where there is no chroot."""
+    found = ENGINE.find()
+    if found is None:
+        return None
+    program = folder / "bin" / "pg_repack"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec chroot "{found}/root" {_BINARIES}/pg_repack "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
 
 
 def _remove_leftovers(root: Path) -> None:

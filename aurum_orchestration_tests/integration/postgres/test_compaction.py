@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import stat
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from aurum_orchestration.maintenance.backends.postgres.compaction import client
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 from aurum_orchestration_tests.engines import missing
 from aurum_orchestration_tests.integration.postgres.support import CHURN, TRADES, Pg, a_run, carry_out, opened
-from aurum_orchestration_tests.servers.timescale import ENGINE
+from aurum_orchestration_tests.servers.timescale import ENGINE, repack_program
 
 LITTLE: dict[str, Any] = {"min_bloat_mb": 0.1, "min_bloat_ratio": 0.3}
 ONLINE: dict[str, Any] = {**LITTLE, "online_rewrite": True, "unknown_space_limit_mb": None}
@@ -75,14 +74,10 @@ def writing(pg: Pg) -> Iterator[list[int]]:
 @pytest.fixture
 def repackable(timescale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pg]:
     """The table of trades, most of its rows deleted, where pg_repack is installed; its program is on PATH."""
-    engine = ENGINE.find()
-    if engine is None and shutil.which("pg_repack") is None:
+    program = repack_program(tmp_path)
+    if program is None and shutil.which("pg_repack") is None:
         missing(ENGINE.name, "there is no program pg_repack")
-    if engine is not None:
-        program = tmp_path / "bin" / "pg_repack"
-        program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec chroot "{engine}/root" /usr/lib/postgresql/17/bin/pg_repack "$@"\n')
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    if program is not None:
         monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     server, name = timescale.replace("+psycopg", ""), f"aurum_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
@@ -172,14 +167,24 @@ def test_what_a_killed_pg_repack_left_goes_with_the_next_run(repackable: Pg, mon
     monkeypatch.undo()
     assert problems[0].problem().type == "cancelled"
     assert pg.sql(LEFT) != []
+    assert told_of_leftovers(pg) == [True, True]
     pg.sql("INSERT INTO trades VALUES (0, 'after', 1, now(), '')", "DELETE FROM trades WHERE id = 0")
     until(lambda: not pg.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 16185446"), "its end")
     done = pg.run("compaction", **{**ONLINE, "min_bloat_mb": 1000})
     assert (done.status, done.problem) == ("completed", None)
     assert done.metrics["leftovers_dropped"] >= 3
     assert pg.sql(LEFT) == []
+    assert told_of_leftovers(pg) == [False, False]
     assert pg.sql(TRIGGERS) == [(0,)]
     assert pg.checksum() == rows
+
+
+def told_of_leftovers(pg: Pg) -> list[bool]:
+    """Whether ``aurum doctor`` and the report on the database's bloat name the table."""
+    with opened(pg.backend()) as backend:
+        findings = [one for one in backend.checkup(backend.discover([])) if one.check == "pg_repack"]
+    told = [*(one.detail for one in findings), ""][0], " ".join(pg.run("bloat", f"pg.{pg.name}").warnings)
+    return ["a killed pg_repack left" in text and "trades" in text for text in told]
 
 
 def test_pg_repack_whose_sessions_are_terminated_leaves_nothing(repackable: Pg) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from aurum_orchestration.maintenance.backends.postgres.compaction.leftovers import (
+    LEFT_BEHIND,
+    REMOVES_THEM,
+    tables_with_leftovers,
+)
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, Sessions
 from aurum_orchestration.maintenance.backends.postgres.horizon import holders, long_transactions
 from aurum_orchestration.maintenance.backends.postgres.inspection import locks
@@ -56,6 +61,7 @@ def checkup(sessions: Sessions, server: ServerFacts, tables: Sequence[Discovered
             *_rights(session, server),
             *_activity(session),
             *_state(session),
+            *_leftovers(session),
         ]
 
 
@@ -140,6 +146,12 @@ def _state(session: Session) -> Iterator[Finding]:
         else ok("connections", told)
     )
     yield clock(row.now, "the server's clock")
+
+
+def _leftovers(session: Session) -> Iterator[Finding]:
+    tables = tables_with_leftovers(session)
+    if tables:
+        yield warning("pg_repack", f"{LEFT_BEHIND}: {_some(tables)}", REMOVES_THEM)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,6 +9,11 @@ from psycopg import sql
 from aurum_orchestration.errors import TableNotFoundError
 from aurum_orchestration.maintenance.backends.postgres.bloat.exact import exact_indexes, exact_table
 from aurum_orchestration.maintenance.backends.postgres.catalog import list_tables
+from aurum_orchestration.maintenance.backends.postgres.compaction.leftovers import (
+    LEFT_BEHIND,
+    REMOVES_THEM,
+    tables_with_leftovers,
+)
 from aurum_orchestration.maintenance.backends.postgres.measure import indexes_of, measure
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
 from aurum_orchestration.maintenance.backends.reports import report_step
@@ -69,6 +74,10 @@ def of_database(database: Database, parameters: BloatParameters) -> MaintenanceP
         for unknown in [[str(one.table) for one in single if _not_estimated(one)]]
         if unknown
     ]
+    with database.look("bloat") as session:
+        left = tables_with_leftovers(session)
+    if left:
+        missing.append(f"{LEFT_BEHIND}: {', '.join(left[:5])}. {REMOVES_THEM}")
     detail: dict[str, Any] = {
         "metrics": {"bloat_bytes": unused, "live_bytes": sums["table_bytes"] + sums["index_bytes"] - unused},
         "tables": {str(one.table): _plain(one.metrics) for one in bloated},

@@ -29,6 +29,25 @@ SELECT 'type', t.typname::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.t
  WHERE n.nspname = 'repack' AND t.typname = 'pk_' || %(oid)s
 """
 
+_TABLES = """
+SELECT DISTINCT relid::regclass::text
+  FROM (SELECT t.tgrelid AS relid FROM pg_trigger t
+          JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE n.nspname = 'repack' AND p.proname = 'repack_trigger'
+         UNION
+        SELECT o.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_class o ON c.relname IN ('log_' || o.oid, 'table_' || o.oid)
+         WHERE n.nspname = 'repack' AND c.relkind = 'r' AND o.relkind = 'r') found
+ WHERE NOT EXISTS (SELECT FROM pg_locks l
+                    WHERE l.locktype = 'advisory' AND l.classid = %s::oid AND l.objsubid = 2
+                      AND l.objid = ((relid::bigint + 2147483648) %% 4294967296)::oid
+                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+ ORDER BY 1
+"""
+
+LEFT_BEHIND = "a killed pg_repack left its trigger, log or copy, into which every write goes, too"
+REMOVES_THEM = "aurum run --operation compaction --table ... --parameter online_rewrite=true removes them."
+
 _HOLDER = """
 SELECT a.pid, a.usename::text AS "user" FROM pg_locks l JOIN pg_stat_activity a USING (pid)
  WHERE l.locktype = 'advisory' AND l.classid = %s::oid AND l.objid = %s::oid AND l.objsubid = 2 AND l.granted
@@ -47,6 +66,11 @@ def leftovers(session: Session, table: PgTable) -> list[sql.Composed]:
             statement = sql.SQL(how).format(sql.Identifier("repack", row.name))
         statements.append(statement)
     return statements
+
+
+def tables_with_leftovers(session: Session) -> list[str]:
+    """Every table of the database that has some, and no pg_repack at work on it."""
+    return [row[0] for row in session.tuples(_TABLES, (_LOCK_CLASS,))]
 
 
 def at_work(session: Session, table: PgTable) -> str | None:
