@@ -26,7 +26,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aurum_orchestration.errors import CorruptTableError, StorageWriteError
+from aurum_orchestration.errors import CorruptTableError, RequestError, StorageWriteError
 from aurum_orchestration.maintenance.backends.rules.archive import open_folder
 from aurum_orchestration.maintenance.operations.backup import TIMESTAMP
 
@@ -40,6 +40,10 @@ _YOUNG_SECONDS = 60.0
 
 _WHOLE = frozenset({"s3", "gcs", "abfs"})
 """Filesystems on which an object appears only once it is complete."""
+
+
+_WITH_USER = frozenset({"sftp", "ssh", "hdfs"})
+"""Schemes whose URLs name a user; elsewhere what stands before the @ is a key."""
 
 
 class Note(BaseModel):
@@ -261,6 +265,14 @@ class Place:
             self.remove(name)
             raise StorageWriteError(f"{self.root}/{name} reads back differently from what was sent")
         return note.model_copy(update={"files": {"": back}})
+
+
+def refuse_secret(root: str) -> None:
+    """Raise RequestError when a URL holds a password or key: it would stand in every plan and result."""
+    scheme, _, rest = root.partition("://")
+    user = rest.partition("/")[0].rpartition("@")[0]
+    if ":" in user or (user and scheme not in _WITH_USER):
+        raise RequestError("path holds a secret", hint="Leave keys to the environment, such as AWS_ACCESS_KEY_ID.")
 
 
 def files_of(staged: Path) -> dict[str, tuple[int, str]]:

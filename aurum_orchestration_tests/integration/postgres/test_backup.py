@@ -24,6 +24,7 @@ from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.backup import BackupParameters
 from aurum_orchestration_tests.integration.postgres.support import ROWS, Pg, a_run, opened
 from aurum_orchestration_tests.servers.object_store import ObjectStore
+from aurum_orchestration_tests.servers.sshd import sftp
 
 
 def backup(pg: Pg, folder: Path | str, **given: Any) -> MaintenanceResult:
@@ -304,3 +305,29 @@ def test_object_storage_holds_whole_backups(
     assert len(found) == 2
     assert found[0].endswith("Z.tar")
     assert done.metrics["backups_removed"] == 1
+
+
+def test_sftp_holds_whole_backups_and_a_connection_that_ended_is_made_anew(
+    pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="fsspec opens SFTP")
+    pytest.importorskip("paramiko", reason="paramiko opens SFTP: pip install 'aurum-orchestration[sftp]'")
+    home = tmp_path / "user"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with sftp(home) as root:
+        folder = Path("/" + root.split("://")[1].partition("/")[2])
+        for form in ("custom", "directory"):
+            done = backup(pg, root, format=form, keep_last=1)
+            assert (done.status, done.problem) == ("completed", None)
+            fsspec.url_to_fs(root)[0].client.close()
+            time.sleep(1.1)
+        assert done.metrics["backups_removed"] == 1
+        tar, note = sorted(one.name for one in folder.iterdir())
+        assert tar.endswith("Z.tar")
+        assert note == f"{tar}.json"
+        with_password = backup(pg, root.replace("@", ":word@"))
+        assert "path holds a secret" in str(with_password.problem and with_password.problem.detail)
+    gone = backup(pg, root)
+    assert gone.problem is not None
+    assert gone.problem.type == "backend-unavailable"

@@ -54,10 +54,7 @@ def test_stale_tables_are_analyzed_and_fresh_ones_are_not(pg: Pg) -> None:
     before = analyzed(pg)
     fresh = pg.run("stats", f"pg.{pg.name}")
     assert "tables_analyzed" not in fresh.metrics
-    pg.script(
-        "CREATE TABLE never (id int) WITH (autovacuum_enabled = false);"
-        "INSERT INTO never SELECT generate_series(1, 100)"
-    )
+    pg.script("CREATE TABLE never WITH (autovacuum_enabled = false) AS SELECT generate_series(1, 100) AS id")
     pg.sql("UPDATE trades SET price = 0 WHERE id <= 3000")
     rows = pg.checksum()
     dry = pg.run("stats", f"pg.{pg.name}", dry_run=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
@@ -20,6 +20,7 @@ from aurum_orchestration.errors import (
     MissingExtraError,
     StorageWriteError,
     VerificationError,
+    redact,
 )
 
 if TYPE_CHECKING:
@@ -142,15 +143,35 @@ def open_folder(root: str) -> tuple[pafs.FileSystem, str]:
 def _open_with_fsspec(root: str) -> tuple[pafs.FileSystem, str]:
     from pyarrow import fs as pafs
 
+    class Handler(pafs.FSSpecHandler):  # type: ignore[misc]
+        def move(self, src: str, dest: str) -> None:
+            self.fs.mv(src, dest)  # the base asks for folders, too, which not every file system takes
+
     try:
         import fsspec  # type: ignore[import-untyped]
 
         system, path = fsspec.url_to_fs(root)
+        if not _answers(system, path):
+            # it is kept for the whole process: its connection may have ended long ago
+            type(system).clear_instance_cache()
+            system, path = fsspec.url_to_fs(root)
     except ImportError as error:
         raise MissingExtraError(f"nothing installed can open {root.split('://', maxsplit=1)[0]}://: {error}") from error
     except ValueError as error:
-        raise ConfigurationError(f"archive_path: {error}") from error
-    return pafs.PyFileSystem(pafs.FSSpecHandler(system)), path
+        raise ConfigurationError(f"{redact(root)}: {error}") from error
+    except Exception as error:  # each file system has errors of its own library
+        raise BackendUnavailableError(f"{redact(root)}: {redact(str(error)) or type(error).__name__}") from error
+    return pafs.PyFileSystem(Handler(system)), path
+
+
+def _answers(system: Any, path: str) -> bool:
+    try:
+        system.info(path)
+    except FileNotFoundError:
+        return True
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _make_durable(system: pafs.FileSystem, path: str) -> None:

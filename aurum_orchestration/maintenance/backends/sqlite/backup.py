@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 
-from aurum_orchestration.errors import RequestError, StateDriftedError, VerificationError
-from aurum_orchestration.maintenance.backends.backup_place import Kept, Note, Place, Staging, files_of
+from aurum_orchestration.errors import StateDriftedError, VerificationError
+from aurum_orchestration.maintenance.backends.backup_place import Kept, Note, Place, Staging, files_of, refuse_secret
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.backends.sqlite.catalog import Target, integrity, rows_of, tables_of
 from aurum_orchestration.maintenance.backends.sqlite.connection import connect, typed_errors, value
@@ -39,8 +39,7 @@ def plan(target: Target, parameters: BackupParameters) -> MaintenancePlan:
     if parameters.path is None:
         told = "no path is set: the policy backup: {path: ...} says in which folder or bucket backups are to lie"
         return target.plan(OperationType.BACKUP, given, told, [])
-    if "@" in parameters.path.partition("://")[2].partition("/")[0]:
-        raise RequestError("path holds a secret", hint="Leave keys to the environment, such as AWS_ACCESS_KEY_ID.")
+    refuse_secret(parameters.path)
     place = _place(target, parameters)
     with target.database.look() as connection:
         bytes_ = float(value(connection, "PRAGMA page_count") * value(connection, "PRAGMA page_size"))

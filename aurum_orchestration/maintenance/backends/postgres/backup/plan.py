@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from aurum_orchestration.errors import AccessDeniedError, RequestError
-from aurum_orchestration.maintenance.backends.backup_place import Place
+from aurum_orchestration.errors import AccessDeniedError
+from aurum_orchestration.maintenance.backends.backup_place import Place, refuse_secret
 from aurum_orchestration.maintenance.backends.postgres.backup.tools import Tools, find_tools
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
@@ -50,8 +50,7 @@ def plan_backup(database: Database, parameters: BackupParameters) -> Maintenance
     if parameters.path is None:
         told = "no path is set: the policy backup: {path: ...} says in which folder or bucket backups are to lie"
         return database.plan(OperationType.BACKUP, given, told, [])
-    if "@" in parameters.path.partition("://")[2].partition("/")[0]:
-        raise RequestError("path holds a secret", hint="Leave keys to the environment, such as AWS_ACCESS_KEY_ID.")
+    refuse_secret(parameters.path)
     tools = find_tools(database.server.major)
     if parameters.verify == "restore":
         database.server.refuse_writes("backup with verify: restore")
