@@ -239,8 +239,8 @@ added AS (
          max(t.dead / nullif(t.vacuum_threshold + t.vacuum_factor * t.tuples, 0)) AS autovacuum_debt,
          max(t.changed / nullif(t.analyze_threshold + t.analyze_factor * t.tuples, 0)) AS analyze_debt,
          sum(t.changed::float8) AS changed, sum(i.invalid) AS invalid, sum(i.unused) AS unused,
-         sum(t.written) AS written, max(t.vacuumed) AS vacuumed, max(t.analyzed) AS analyzed,
-         sum(t.relfilenode::bigint) AS files
+         sum(t.written::float8) AS written, max(t.vacuumed) AS vacuumed, max(t.analyzed) AS analyzed,
+         sum(t.relfilenode::bigint::float8) AS files
     FROM part p
     JOIN tab t USING (oid)
     LEFT JOIN indexes i USING (oid)
