@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, TypeVar
 
@@ -19,8 +20,11 @@ from aurum_orchestration.maintenance.backends.postgres.errors import as_typed, t
 from aurum_orchestration.maintenance.interfaces import RunContext
 
 T = TypeVar("T")
+_Pool = psycopg_pool.ConnectionPool[psycopg.Connection[Any]]
 Query = LiteralString | sql.SQL | sql.Composed
 """Text of a statement: a constant, or composed by psycopg.sql. Never a formatted string."""
+Question = tuple[Query, Sequence[Any] | dict[str, Any] | None]
+"""A statement and its parameters."""
 
 ATTEMPTS = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
@@ -33,16 +37,15 @@ _APPLICATION_NAME = 63  # the server cuts off what is longer
 
 
 class Session:
-    """One connection in use, in autocommit. Errors are typed; every statement is bounded by the timeouts."""
+    """One connection in use, in autocommit. Errors are typed; every statement is bounded by the timeouts.
 
-    def __init__(self, connection: psycopg.Connection[Any], run: RunContext | None) -> None:
+    ``pid``: the process on the server, as the server tells it: a pooler between tells the driver another number.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], run: RunContext | None, pid: int) -> None:
         self.connection = connection
+        self.pid = pid
         self.run = run
-
-    @property
-    def pid(self) -> int:
-        """The process on the server. A pooler between tells the driver another number, so the server is asked."""
-        return int(self.value("SELECT pg_backend_pid()"))
 
     def rows(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[Any]:
         """The rows of a statement, as named tuples."""
@@ -72,6 +75,17 @@ class Session:
         found = self.row(query, parameters)
         return found[0] if found else None
 
+    def together(self, *questions: Question) -> list[list[Any]]:
+        """The rows of each of several statements, as named tuples, in one round trip and one transaction."""
+        self._check()
+        with typed_errors(self.run), psycopg.ClientCursor(self.connection, row_factory=namedtuple_row) as cursor:
+            # only text that holds its values may have several statements
+            cursor.execute("; ".join(cursor.mogrify(*question) for question in questions).encode())
+            answers = [cursor.fetchall()]
+            while cursor.nextset():
+                answers.append(cursor.fetchall())
+            return answers
+
     def execute(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> int:
         """Run a statement; how many rows it touched."""
         self._check()
@@ -85,7 +99,7 @@ class Session:
             yield
 
     def set(self, **settings: str | float) -> None:
-        """Server settings for this session, such as ``vacuum_cost_delay="2ms"``; the pool resets them."""
+        """Server settings for this session, such as ``vacuum_cost_delay="2ms"``; the next session has none of them."""
         for name, value in settings.items():
             self.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
 
@@ -100,7 +114,8 @@ class Sessions:
     def __init__(self, config: PostgresBackendConfig) -> None:
         self.config = config
         self._guard = threading.Lock()
-        self._opened: psycopg_pool.ConnectionPool[psycopg.Connection[Any]] | None = None
+        self._opened: _Pool | None = None
+        self._used: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
     @contextmanager
     def look(self, operation: str = "measure", run: RunContext | None = None) -> Iterator[Session]:
@@ -109,37 +124,61 @@ class Sessions:
             yield session
 
     @contextmanager
-    def work(self, operation: str, run: RunContext | None) -> Iterator[Session]:
-        """A session for the work itself, bounded by work_timeout. Without a run nothing cancels it."""
-        with self._session(operation, run, self.config.work_timeout) as session:
-            yield session
+    def work(self, operation: str, run: RunContext | None, **settings: str) -> Iterator[Session]:
+        """A session for the work itself, bounded by work_timeout, with settings. Without a run nothing cancels it."""
+        with self._session(operation, run, self.config.work_timeout, **settings) as session:
+            try:
+                yield session
+            except BaseException:
+                session.connection.close()  # its locks end with it: giving them back may have been cancelled, too
+                raise
 
     @contextmanager
-    def _session(self, operation: str, run: RunContext | None, seconds: float) -> Iterator[Session]:
-        with self._connection() as connection:
-            with typed_errors(run):
-                connection.execute(
-                    "SELECT set_config('application_name', %s, false), set_config('statement_timeout', %s, false)",
-                    (application_name(operation, run), f"{int(seconds * 1000)}ms"),
-                )
-            with _cancelled_with(connection, run):
-                yield Session(connection, run)
+    def _session(self, operation: str, run: RunContext | None, seconds: float, **more: str) -> Iterator[Session]:
+        settings = self._settings(application_name(operation, run), seconds, more)
+        with self._connection(settings, run) as (connection, pid), _cancelled_with(connection, run):
+            yield Session(connection, run, pid)
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connection(
+        self, settings: sql.Composed, run: RunContext | None
+    ) -> Iterator[tuple[psycopg.Connection[Any], int]]:
         pool = self._pool()
+        connection, pid = self._answering(pool, settings, run)
         try:
-            connection = pool.getconn(timeout=self.config.connect_timeout)
-        except psycopg_pool.PoolTimeout as error:
-            self.probe()  # the pool does not tell why it has no connection
-            raise BackendUnavailableError(
-                f"no connection became free within {self.config.connect_timeout} s",
-                hint="Raise pool_size, or lower max_parallel of the backend.",
-            ) from error
-        try:
-            yield connection
+            yield connection, pid
         finally:
             pool.putconn(connection)
+
+    def _answering(
+        self, pool: _Pool, settings: sql.Composed, run: RunContext | None
+    ) -> tuple[psycopg.Connection[Any], int]:
+        """A connection of the pool as ``settings`` want it. Those that died while they waited there are let go."""
+        while True:
+            try:
+                connection = pool.getconn(timeout=self.config.connect_timeout)
+            except psycopg_pool.PoolTimeout as error:
+                self.probe()  # the pool does not tell why it has no connection
+                raise BackendUnavailableError(
+                    f"no connection became free within {self.config.connect_timeout} s",
+                    hint="Raise pool_size, or lower max_parallel of the backend.",
+                ) from error
+            try:
+                told = connection.execute(settings)
+                told.nextset()
+                pid = (told.fetchone() or (0,))[0]
+            except psycopg.Error as error:
+                # one that was made just now must answer; else a server that takes and drops them would hold us for ever
+                died = connection.closed and connection in self._used
+                pool.putconn(connection)
+                if not died:
+                    raise as_typed(error, run) from error
+            except BaseException:
+                pool.putconn(connection)
+                raise
+            else:
+                self._used.add(connection)
+                return connection, pid
 
     def probe(self) -> None:
         """Open a connection and close it. Raises what is wrong."""
@@ -148,19 +187,16 @@ class Sessions:
         except psycopg.Error as error:
             raise as_typed(error, doing="cannot connect") from error
 
-    def _pool(self) -> psycopg_pool.ConnectionPool[psycopg.Connection[Any]]:
+    def _pool(self) -> _Pool:
         with self._guard:
             if self._opened is None:
-                pool: psycopg_pool.ConnectionPool[psycopg.Connection[Any]] = psycopg_pool.ConnectionPool(
+                pool: _Pool = psycopg_pool.ConnectionPool(
                     self.config.conninfo(),
                     kwargs=self.options,
                     min_size=0,
                     max_size=self.config.pool_size,
                     max_idle=60,
                     open=False,
-                    check=psycopg_pool.ConnectionPool.check_connection,
-                    configure=self._configure,
-                    reset=self._reset,
                     name="aurum",
                 )
                 pool.open()
@@ -173,18 +209,22 @@ class Sessions:
         # prepared statements do not survive a pooler between us and the server
         return {"autocommit": True, "prepare_threshold": None, "application_name": "aurum"}
 
-    def _configure(self, connection: psycopg.Connection[Any]) -> None:
-        connection.execute(self._settings())
-
-    def _reset(self, connection: psycopg.Connection[Any]) -> None:
-        # one message: there are several sessions to a table, and each is waited for
-        connection.execute(sql.SQL("RESET ALL; SELECT pg_advisory_unlock_all(); ") + self._settings())
-
-    def _settings(self) -> sql.Composed:
-        return sql.SQL(
-            "SELECT set_config('lock_timeout', {}, false), set_config('timezone', 'UTC', false), "
-            "set_config('idle_in_transaction_session_timeout', '60s', false)"
-        ).format(sql.Literal(f"{int(self.config.lock_timeout * 1000)}ms"))
+    def _settings(self, name: str, statement_seconds: float, more: Mapping[str, str]) -> sql.Composed:
+        """What a session begins with: nothing of the one before. One message, which also shows that it answers."""
+        settings = {
+            "lock_timeout": f"{int(self.config.lock_timeout * 1000)}ms",
+            "timezone": "UTC",
+            "idle_in_transaction_session_timeout": "60s",
+            "application_name": name,
+            "statement_timeout": f"{int(statement_seconds * 1000)}ms",
+            **more,
+        }
+        return sql.SQL("RESET ALL; SELECT pg_backend_pid(), pg_advisory_unlock_all(), {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("set_config({}, {}, false)").format(sql.Literal(key), sql.Literal(value))
+                for key, value in settings.items()
+            )
+        )
 
     def close(self) -> None:
         """Close every connection."""

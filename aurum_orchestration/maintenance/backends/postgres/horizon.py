@@ -6,10 +6,12 @@ database; it is held by open transactions, prepared ones, replication slots and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration.maintenance.backends.postgres.connection import Question, Session
 
 LONG_SECONDS = 300
 """Transactions and queries that are older than this are warned of before work starts."""
@@ -39,7 +41,7 @@ SELECT * FROM (
 """
 # VACUUM itself holds nothing back: its xmin is ignored by other vacuums
 
-_LONG = """
+LONG = """
 SELECT pid, usename::text AS "user", application_name AS application, state,
        extract(epoch FROM now() - xact_start)::float8 AS seconds
   FROM pg_stat_activity
@@ -48,12 +50,13 @@ SELECT pid, usename::text AS "user", application_name AS application, state,
  ORDER BY xact_start
  LIMIT 5
 """
+"""Transactions that are older than so many seconds (the parameter)."""
 
 _LOCKS = """
 SELECT a.pid, a.usename::text AS "user", a.application_name AS application, l.mode, l.granted, a.backend_type AS worker,
        left(a.query, 80) AS query
   FROM pg_locks l JOIN pg_stat_activity a USING (pid)
- WHERE l.locktype = 'relation' AND l.relation = %s::oid AND l.pid <> pg_backend_pid()
+ WHERE l.locktype = 'relation' AND l.relation = ANY (%s::oid[]) AND l.pid <> pg_backend_pid()
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock')
@@ -95,15 +98,24 @@ class Holder:
 
 def holders(session: Session) -> list[Holder]:
     """Who holds the horizon of the database, the one furthest back first."""
-    return [Holder(*row) for row in session.tuples(_HOLDERS) if row[5] is not None]
+    return _holders(session.tuples(_HOLDERS))
+
+
+def _holders(rows: Sequence[Any]) -> list[Holder]:
+    return [Holder(*row) for row in rows if row[5] is not None]
 
 
 def long_transactions(session: Session, seconds: float = LONG_SECONDS) -> list[str]:
     """Sentences about transactions older than that."""
+    return told_long(session.rows(LONG, (seconds,)))
+
+
+def told_long(rows: Sequence[Any]) -> list[str]:
+    """The same of the rows of :data:`LONG`."""
     return [
         f"pid {row.pid} (user {row.user}{f', {row.application}' if row.application else ''}, {row.state}) has had a "
         f"transaction open for {row.seconds:,.0f} s"
-        for row in session.rows(_LONG, (seconds,))
+        for row in rows
     ]
 
 
@@ -134,6 +146,22 @@ class Locker:
         return f"{who}{f', {self.application}' if self.application else ''} ({self.query})"
 
 
+def in_the_way(session: Session, oid: int, *more: Question) -> tuple[list[Locker], list[Holder], list[list[Any]]]:
+    """:func:`lockers` and :func:`holders`, and the rows of more statements, in one round trip."""
+    locks, held, *answers = session.together(lockers_question(oid), (_HOLDERS, None), *more)
+    return read_lockers(locks), _holders(held), answers
+
+
 def lockers(session: Session, oid: int) -> list[Locker]:
     """Who has, or waits for, a lock on the table that conflicts with VACUUM and with CONCURRENTLY."""
-    return [Locker(*row) for row in session.tuples(_LOCKS, (oid,))]
+    return read_lockers(session.tuples(*lockers_question(oid)))
+
+
+def lockers_question(*oids: int) -> Question:
+    """What :func:`lockers` asks, of one or more tables, for :meth:`Session.together`."""
+    return _LOCKS, (list(oids),)
+
+
+def read_lockers(rows: Sequence[Sequence[Any]]) -> list[Locker]:
+    """What the rows of :func:`lockers_question` say."""
+    return [Locker(*row) for row in rows]

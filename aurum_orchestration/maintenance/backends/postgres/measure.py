@@ -11,7 +11,7 @@ from psycopg import sql
 from aurum_orchestration.errors import TableNotFoundError
 from aurum_orchestration.fleet.rule_groups import RuleGroups
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.postgres.connection import Session, Sessions, patiently
+from aurum_orchestration.maintenance.backends.postgres.connection import Question, Session, Sessions, patiently
 from aurum_orchestration.maintenance.backends.postgres.measure_sql import (
     DATABASE,
     DATABASE_METRICS,
@@ -82,12 +82,17 @@ def _database(session: Session, sessions: Sessions) -> _Found:
 
 def indexes_of(session: Session, server: ServerFacts, tables: Sequence[TableId]) -> list[Any]:
     """The indexes of tables with their estimated unused space: rows of :func:`~.measure_sql.indexes_query`."""
+    return session.rows(*unused_question(server, tables))
+
+
+def unused_question(server: ServerFacts, tables: Sequence[TableId]) -> Question:
+    """What :func:`indexes_of` asks, for :meth:`Session.together`."""
     named = {"schemas": [table.parts[0] for table in tables], "names": [table.name for table in tables]}
-    return session.rows(_query(indexes_query, server, tables), named)
+    return _query(indexes_query, server, tables), named
 
 
 def _query(made: Callable[..., sql.Composed], server: ServerFacts, tables: Sequence[TableId]) -> sql.Composed:
-    return made(statistic=server.reads_statistics, few=len(tables) <= FEW)
+    return made(statistic=server.reads_statistics, few=len(tables) <= FEW, stores=server.tells_columnstore)
 
 
 def known(names: Iterable[str], values: Iterable[Any]) -> dict[str, float]:

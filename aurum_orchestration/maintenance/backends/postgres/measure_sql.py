@@ -58,6 +58,14 @@ _STATS = """
 docs/postgres.md has the right that spares it.
 """
 
+PARTS: LiteralString = "SELECT inhparent AS parent, inhrelid AS child, false AS store FROM pg_inherits"
+STORES: LiteralString = """
+ UNION ALL
+SELECT relid::oid, compress_relid::oid, true
+  FROM _timescaledb_catalog.compression_settings WHERE compress_relid IS NOT NULL
+"""
+"""What a table is made of; where TimescaleDB's catalog tells it, the columnstore of a chunk besides."""
+
 _SIZED = """
 WITH RECURSIVE wanted AS MATERIALIZED (
   SELECT w.ordinal, c.oid, c.relkind
@@ -66,14 +74,14 @@ WITH RECURSIVE wanted AS MATERIALIZED (
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name::name
    WHERE c.relkind IN ('r', 'p', 'm')
 ),
--- a partitioned table is as its partitions are, a hypertable as its chunks
-part(ordinal, oid, relkind) AS (
-  SELECT ordinal, oid, relkind FROM wanted
+-- a partitioned table is as its partitions are, a hypertable as its chunks, a chunk as the table of its columnstore
+part(ordinal, oid, relkind, store) AS (
+  SELECT ordinal, oid, relkind, false FROM wanted
   UNION ALL
-  SELECT p.ordinal, i.inhrelid, c.relkind
+  SELECT p.ordinal, i.child, c.relkind, i.store
     FROM part p
-    JOIN pg_inherits i ON i.inhparent = p.oid
-    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN ({children}) i ON i.parent = p.oid
+    JOIN pg_class c ON c.oid = i.child
    WHERE p.relkind = 'p' OR c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '_timescaledb_internal')
 ),
 locked AS MATERIALIZED (
@@ -90,7 +98,7 @@ setting AS MATERIALIZED (
          current_setting('autovacuum_freeze_max_age')::float8 AS freeze_max_age
 ),
 told AS MATERIALIZED (
-  SELECT c.oid, c.relkind, c.relnatts, c.relfilenode, c.relpages, c.reltuples, c.reltoastrelid, c.reloptions,
+  SELECT c.oid, p.store, c.relkind, c.relnatts, c.relfilenode, c.relpages, c.reltuples, c.reltoastrelid, c.reloptions,
          t.relpages AS toast_pages,
          -- ANALYZE does not look at a toast table
          greatest(pg_stat_get_last_vacuum_time(t.oid), pg_stat_get_last_autovacuum_time(t.oid)) IS NOT NULL
@@ -105,7 +113,7 @@ told AS MATERIALIZED (
          CASE WHEN c.relkind <> 'p' THEN greatest(age(c.relfrozenxid), age(nullif(t.relfrozenxid, '0'))) END AS xid_age,
          CASE WHEN c.relkind <> 'p'
               THEN greatest(mxid_age(c.relminmxid), mxid_age(nullif(t.relminmxid, '0'))) END AS multixact_age
-    FROM (SELECT DISTINCT oid FROM part) p
+    FROM (SELECT oid, bool_or(store) AS store FROM part GROUP BY oid) p
     JOIN pg_class c USING (oid)
     LEFT JOIN pg_class t ON t.oid = c.reltoastrelid AND t.relkind = 't'
 ),
@@ -147,14 +155,17 @@ width AS (
 ),
 tab AS MATERIALIZED (
   SELECT t.*,
-         CASE WHEN t.row_bytes IS NOT NULL AND t.heap_bytes > 8 * t.block
+         -- of compressed columns there are no statistics, so nothing says how wide the rows are
+         CASE WHEN t.row_bytes IS NOT NULL AND t.heap_bytes > 8 * t.block AND NOT t.store
               THEN greatest(0, t.heap_bytes - t.block
                      * ceil(t.tuples / greatest(1, floor((t.block - 24) * t.fill / t.row_bytes))))
          END AS bloat
     FROM (
       SELECT r.*, s.block,
              -- statistics are lost with a crash or a copy; reltuples is not
-             CASE WHEN r.live > 0 OR r.vacuumed IS NOT NULL OR r.analyzed IS NOT NULL THEN r.live
+             -- what was converted or truncated since the statistics has no page left
+             CASE WHEN r.heap_bytes = 0 AND r.relkind <> 'p' AND r.oid NOT IN (SELECT relation FROM locked) THEN 0
+                  WHEN r.live > 0 OR r.vacuumed IS NOT NULL OR r.analyzed IS NOT NULL THEN r.live
                   ELSE greatest(r.reltuples, 0) END::float8 AS tuples,
              coalesce(o.vacuum_threshold, s.vacuum_threshold) AS vacuum_threshold,
              coalesce(o.vacuum_factor, s.vacuum_factor) AS vacuum_factor,
@@ -225,9 +236,9 @@ indexes AS (
 ),
 added AS (
   SELECT p.ordinal,
-         (count(*) FILTER (WHERE t.relkind <> 'p') - 1)::float8 AS parts,
+         (count(*) FILTER (WHERE t.relkind <> 'p' AND NOT p.store) - 1)::float8 AS parts,
          bool_or(t.relkind = 'p') AS has_parts, bool_or(t.relkind = 'm') AS is_view,
-         sum(t.tuples) AS rows, sum(t.dead::float8) AS dead_tuples,
+         coalesce(sum(t.tuples) FILTER (WHERE NOT p.store), 0) AS rows, sum(t.dead::float8) AS dead_tuples,
          sum(t.heap_bytes + t.toast_bytes) AS table_bytes, sum(t.heap_bytes) AS heap_bytes,
          sum(i.bytes) AS index_bytes, sum(i.indexes) AS indexes,
          sum(t.bloat) AS table_bloat_bytes, sum(t.heap_bytes) FILTER (WHERE t.bloat IS NOT NULL) AS judged_bytes,
@@ -338,24 +349,30 @@ SELECT d.xact_commit + d.xact_rollback || '.' || d.oid AS token,
 """
 
 
-def tables_query(*, statistic: bool, few: bool = False) -> sql.Composed:
+def tables_query(*, statistic: bool, few: bool = False, stores: bool = False) -> sql.Composed:
     """The statement over all tables: parameters ``schemas`` and ``names``.
 
-    ``statistic``: pg_statistic may be read; ``few``: at most :data:`FEW` tables are asked for.
+    ``statistic``: pg_statistic may be read; ``few``: at most :data:`FEW` tables are asked for; ``stores``: the catalog
+    tells TimescaleDB's columnstore.
     """
-    return _composed(_SIZED + _TABLES, statistic=statistic, few=few)
+    return _composed(_SIZED + _TABLES, statistic=statistic, few=few, stores=stores)
 
 
-def indexes_query(*, statistic: bool, few: bool = False) -> sql.Composed:
+def indexes_query(*, statistic: bool, few: bool = False, stores: bool = False) -> sql.Composed:
     """The statement over all indexes of the tables, with the same parameters.
 
     Gives ``ordinal`` (the table's place in the question), ``oid``, ``schema``, ``name``, ``bytes``, ``bloat_bytes``
     (None where it is not estimated), ``scans``, ``valid``, ``is_unique`` and ``needed`` (by a constraint or the
     like), the most bloated first.
     """
-    return _composed(_SIZED + _INDEXES, statistic=statistic, few=few)
+    return _composed(_SIZED + _INDEXES, statistic=statistic, few=few, stores=stores)
 
 
-def _composed(query: LiteralString, *, statistic: bool, few: bool) -> sql.Composed:
+def _composed(query: LiteralString, *, statistic: bool, few: bool, stores: bool) -> sql.Composed:
     own = sql.SQL(_STATISTIC).format(only=sql.SQL(_ONLY if few else "")) if statistic else sql.SQL(_STATS)
-    return sql.SQL(query).format(statistic=own, steady=sql.Literal(STEADY))
+    return sql.SQL(query).format(statistic=own, steady=sql.Literal(STEADY), children=children(stores=stores))
+
+
+def children(*, stores: bool) -> sql.SQL:
+    """The query of ``parent`` and ``child``: partitions, chunks, and with ``stores`` the ``store`` of a chunk."""
+    return sql.SQL(PARTS + STORES if stores else PARTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,12 @@ class ServerFacts:
         if "timescaledb" not in self.extensions:
             return None
         return "tsl" if self.timescale_license == "timescale" else "apache"
+
+    @property
+    def tells_columnstore(self) -> bool:
+        """Whether TimescaleDB's catalog tells which table holds a chunk's rows in the columnstore: from 2.19 on."""
+        version = [int(part) for part in re.findall(r"\d+", self.extensions.get("timescaledb", ""))]
+        return version >= [2, 19]
 
     @property
     def maintains_everything(self) -> bool:

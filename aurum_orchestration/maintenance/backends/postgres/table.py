@@ -49,13 +49,13 @@ class Database:
         return self.sessions.look(operation, run)
 
     @contextmanager
-    def work(self, operation: str, run: RunContext) -> Iterator[Session]:
-        """A session for the work of a run, which holds the table's advisory lock.
+    def work(self, operation: str, run: RunContext, **settings: str) -> Iterator[Session]:
+        """A session for the work of a run, with server settings, which holds the table's advisory lock.
 
         Raises LeaseHeldError naming who has it, UnsupportedError where the server takes no writes.
         """
         self.server.refuse_writes(operation)
-        with self.sessions.work(operation, run) as session, reserved(session, self.oid, str(self.id)):
+        with self.sessions.work(operation, run, **settings) as session, reserved(session, self.oid, str(self.id)):
             yield session
 
     def plan(

@@ -89,7 +89,7 @@ def restored(
         with typed_errors(caller.run), psycopg.connect(conninfo, **database.sessions.options) as connection:
             if schema is not None:
                 connection.execute(_TIMESCALE.format(sql.Identifier(schema, "timescaledb_post_restore")))
-            return count_rows(Session(connection, caller.run))
+            return count_rows(Session(connection, caller.run, connection.info.backend_pid))
 
 
 @contextmanager

@@ -8,11 +8,23 @@ from collections.abc import Iterator
 from aurum_orchestration.errors import AurumError, LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
-from aurum_orchestration.maintenance.backends.postgres.horizon import lockers, long_transactions
+from aurum_orchestration.maintenance.backends.postgres.horizon import (
+    lockers_question,
+    long_transactions,
+    read_lockers,
+)
 from aurum_orchestration.maintenance.backends.postgres.progress import CREATE_INDEX, watched
-from aurum_orchestration.maintenance.backends.postgres.reindex.indexes import Index, indexes_on, leftovers
+from aurum_orchestration.maintenance.backends.postgres.reindex.indexes import (
+    Index,
+    built_bytes,
+    index_question,
+    indexes_on,
+    indexes_question,
+    leftovers,
+    read_indexes,
+)
 from aurum_orchestration.maintenance.backends.postgres.reindex.plan import DROP, drop_statement, reindex_statement
-from aurum_orchestration.maintenance.backends.postgres.space import rooms
+from aurum_orchestration.maintenance.backends.postgres.space import Room, read_rooms, rooms_question
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable, load, table_of
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.interfaces import (
@@ -53,14 +65,13 @@ class _Index(DirectUnit):
         """Drop or build one index. Raises LockTimeoutError naming who is in the way, UnsupportedError without room."""
         table = self._table()
         with table.work(OperationType.REINDEX, run) as session:
-            index = self._now(session, table)
-            if index is None:
+            found = patiently(lambda: self._ready(session, table), run)
+            if found is None:
                 return UnitOutcome(warnings=[f"{self.step.detail['index']} was replaced or dropped meanwhile"])
-            patiently(lambda: _refuse_beside_others(session, table, index), run)
-            session.set(lock_timeout=f"{self._parameters.wait_timeout_seconds}s")
+            index, room = found
             if self.step.action == DROP:
                 return self._drop(session, index)
-            return self._rebuild(session, table, index, run)
+            return self._rebuild(session, table, index, room, run)
 
     def _table(self) -> PgTable:
         target = self._target
@@ -70,23 +81,37 @@ class _Index(DirectUnit):
             load(TableId.parse(self.step.detail["table"]), target.sessions, target.server), OperationType.REINDEX
         )
 
-    def _now(self, session: Session, table: PgTable) -> Index | None:
-        """The index as it is now, if it is the one that was planned."""
-        there = indexes_on(session, [table.oid])
-        if self.step.action == DROP:
-            there = leftovers(there)
-        oid, name = self.step.detail["oid"], self.step.detail["index"]
-        return next((one for one in there if one.oid == oid and str(one) == name), None)
+    def _ready(self, session: Session, table: PgTable) -> tuple[Index, Room] | None:
+        """The index as it is now and the room for it; None when it is not the one that was planned.
+
+        From then on the session waits for locks as long as a build may. Raises LockTimeoutError when another has one
+        that conflicts: waiting for it would end an autovacuum.
+        """
+        detail, patience = self.step.detail, f"{self._parameters.wait_timeout_seconds}s"
+        found, locks, folders, _ = session.together(
+            indexes_question(table.server, [table.oid])
+            if self.step.action == DROP
+            else index_question(detail["index"], detail["relid"], table.oid),
+            lockers_question(table.oid, detail["relid"]),
+            rooms_question([detail["oid"]]),
+            ("SELECT set_config('lock_timeout', %s, false)", (patience,)),
+        )
+        there = leftovers(read_indexes(found)) if self.step.action == DROP else read_indexes(found)
+        index = next((one for one in there if one.oid == detail["oid"] and str(one) == detail["index"]), None)
+        if index is None:
+            return None
+        held = [one for one in read_lockers(locks) if one.granted]
+        if held:
+            raise LockTimeoutError(f"the table is locked by {'; '.join(map(str, held))}", table=str(table.id))
+        return index, read_rooms(session, folders)[index.oid]
 
     def _drop(self, session: Session, index: Index) -> UnitOutcome:
         session.execute(drop_statement(index))
         return UnitOutcome({"leftovers_dropped": 1, "bytes_freed": index.bytes}, undo=_UNDO)
 
-    def _rebuild(self, session: Session, table: PgTable, index: Index, run: RunContext) -> UnitOutcome:
+    def _rebuild(self, session: Session, table: PgTable, index: Index, room: Room, run: RunContext) -> UnitOutcome:
         parameters = self._parameters
-        rooms(session, [index.oid])[index.oid].refuse(
-            index.bytes, parameters.free_space_factor, parameters.unknown_space_limit_mb, f"a new {index}"
-        )
+        room.refuse(index.bytes, parameters.free_space_factor, parameters.unknown_space_limit_mb, f"a new {index}")
         statement = reindex_statement(index)
         try:
             with watched(table.sessions, CREATE_INDEX, session.pid, run, f"reindex of {index}"):
@@ -102,24 +127,15 @@ class _Index(DirectUnit):
         except AurumError:
             self._tidy(table)
             raise
-        after = next((one for one in indexes_on(session, [table.oid]) if str(one) == str(index)), None)
-        left = after.bytes if after else index.bytes
-        metrics = {"indexes_rebuilt": 1.0, "bytes_freed": max(0.0, index.bytes - left)}
+        metrics = {"indexes_rebuilt": 1.0, "bytes_freed": max(0.0, index.bytes - built_bytes(session, index))}
         return UnitOutcome(metrics, undo=_UNDO)
 
     def _tidy(self, table: PgTable) -> None:
         """Drop what the failure left, in a session that nobody has cancelled; else the next run does it."""
         try:
             with table.sessions.work(OperationType.REINDEX, None) as session:
-                for one in leftovers(indexes_on(session, [table.oid])):
+                for one in leftovers(indexes_on(session, table.server, [table.oid])):
                     if one.relid == self.step.detail["relid"]:
                         session.execute(drop_statement(one))
         except AurumError as error:
             _log.warning("%s: what the failed reindex left stays until the next one: %s", table.id, error)
-
-
-def _refuse_beside_others(session: Session, table: PgTable, index: Index) -> None:
-    """Raise LockTimeoutError when another has a lock that conflicts: waiting for it would end an autovacuum."""
-    held = [one for oid in {table.oid, index.relid} for one in lockers(session, oid) if one.granted]
-    if held:
-        raise LockTimeoutError(f"the table is locked by {'; '.join(map(str, held))}", table=str(table.id))

@@ -5,26 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, LiteralString
 
 from psycopg import sql
 
-from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration.maintenance.backends.postgres.connection import Question, Session
+from aurum_orchestration.maintenance.backends.postgres.measure_sql import children
+from aurum_orchestration.maintenance.backends.postgres.server import ServerFacts
 
-_INDEXES = """
-WITH RECURSIVE part(oid, root) AS (
-  SELECT oid, oid FROM unnest(%(tables)s::oid[]) AS oid
-  UNION
-  SELECT i.inhrelid, p.root
-    FROM part p
-    JOIN pg_inherits i ON i.inhparent = p.oid
-    JOIN pg_class c ON c.oid = i.inhrelid
-   WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '_timescaledb_internal')
-),
-rel AS (
-  SELECT oid, root, false AS toast FROM part
-  UNION ALL
-  SELECT c.reltoastrelid, p.root, true FROM part p JOIN pg_class c USING (oid) WHERE c.reltoastrelid <> 0
-)
+_OF_REL: LiteralString = """
 SELECT i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid, r.root::bigint AS root, n.nspname::text AS schema,
        c.relname::text AS name, r.toast, i.indisvalid AND i.indisready AND i.indislive AS valid,
        i.indisexclusion AS exclusion,
@@ -38,14 +27,45 @@ SELECT i.indexrelid::bigint AS oid, i.indrelid::bigint AS relid, r.root::bigint 
        pg_get_userbyid(c.relowner)::text AS owner,
        concat_ws(' ', c.relam, i.indkey, i.indnkeyatts, i.indclass, i.indcollation, i.indoption,
                  pg_get_expr(i.indexprs, i.indrelid), '|', pg_get_expr(i.indpred, i.indrelid)) AS definition,
-       EXISTS (SELECT FROM pg_stat_progress_create_index p
-                WHERE p.datname = current_database() AND (p.relid = i.indrelid OR p.index_relid = i.indexrelid))
-         AS building
+       {building} AS building
   FROM rel r
   JOIN pg_index i ON i.indrelid = r.oid
   JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'
   JOIN pg_namespace n ON n.oid = c.relnamespace
+"""
+
+_BUILDING: LiteralString = """
+       EXISTS (SELECT FROM pg_stat_progress_create_index p
+                WHERE p.datname = current_database() AND (p.relid = i.indrelid OR p.index_relid = i.indexrelid))
+"""
+
+_INDEXES: LiteralString = """
+WITH RECURSIVE part(oid, root) AS (
+  SELECT oid, oid FROM unnest(%(tables)s::oid[]) AS oid
+  UNION
+  SELECT i.child, p.root
+    FROM part p
+    JOIN ({children}) i ON i.parent = p.oid
+    JOIN pg_class c ON c.oid = i.child
+   WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '_timescaledb_internal')
+),
+rel AS (
+  SELECT oid, root, false AS toast FROM part
+  UNION ALL
+  SELECT c.reltoastrelid, p.root, true FROM part p JOIN pg_class c USING (oid) WHERE c.reltoastrelid <> 0
+)
+{indexes}
  ORDER BY n.nspname, c.relname
+"""
+_ONE: LiteralString = """
+WITH rel AS (SELECT oid, %(root)s::oid AS root, relkind = 't' AS toast FROM pg_class WHERE oid = %(relid)s::oid)
+{indexes}
+ WHERE n.nspname || '.' || c.relname = %(name)s
+"""
+
+_BUILT_BYTES = """
+SELECT c.relpages * current_setting('block_size')::float8
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
 """
 
 _LEFT = re.compile(r"_cc(new|old)\d*$")
@@ -82,9 +102,35 @@ class Index:
         return f"{self.schema}.{self.name}"
 
 
-def indexes_on(session: Session, tables: Sequence[int]) -> list[Index]:
-    """Every index of the tables (by oid), of their chunks and of their TOAST tables, by name."""
-    return [Index(*row) for row in session.tuples(_INDEXES, {"tables": list(tables)})]
+def indexes_on(session: Session, server: ServerFacts, tables: Sequence[int]) -> list[Index]:
+    """Every index of the tables (by oid), of their chunks and columnstores, and of their TOAST tables, by name."""
+    return read_indexes(session.tuples(*indexes_question(server, tables)))
+
+
+def indexes_question(server: ServerFacts, tables: Sequence[int]) -> Question:
+    """What :func:`indexes_on` asks, for :meth:`Session.together`."""
+    parts = {
+        "indexes": sql.SQL(_OF_REL).format(building=sql.SQL(_BUILDING)),
+        "children": children(stores=server.tells_columnstore),
+    }
+    return sql.SQL(_INDEXES).format(**parts), {"tables": list(tables)}
+
+
+def index_question(name: str, relid: int, root: int) -> Question:
+    """The same of one index by ``schema.name``, of the table it is on, without ``building``: that is dear."""
+    one = sql.SQL(_OF_REL).format(building=sql.SQL("false"))
+    return sql.SQL(_ONE).format(indexes=one), {"name": name, "relid": relid, "root": root}
+
+
+def built_bytes(session: Session, index: Index) -> float:
+    """The size of an index that was built just now, as the build has counted it: waits for nobody's lock."""
+    found = session.value(_BUILT_BYTES, (index.schema, index.name))
+    return index.bytes if found is None else float(found)
+
+
+def read_indexes(rows: Sequence[Sequence[Any]]) -> list[Index]:
+    """What the rows of :func:`indexes_question` and :func:`index_question` say."""
+    return [Index(*row) for row in rows]
 
 
 def leftovers(indexes: Sequence[Index]) -> list[Index]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from psycopg import sql
 
 from aurum_orchestration.errors import RequestError, UnsupportedError, nearest
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.postgres.catalog import list_tables
-from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
-from aurum_orchestration.maintenance.backends.postgres.measure import indexes_of
-from aurum_orchestration.maintenance.backends.postgres.reindex.indexes import Index, indexes_on, leftovers
-from aurum_orchestration.maintenance.backends.postgres.space import MIB, Room, rooms
+from aurum_orchestration.maintenance.backends.postgres.catalog import hypertables, list_tables
+from aurum_orchestration.maintenance.backends.postgres.horizon import LONG, LONG_SECONDS, told_long
+from aurum_orchestration.maintenance.backends.postgres.measure import unused_question
+from aurum_orchestration.maintenance.backends.postgres.reindex.indexes import (
+    Index,
+    indexes_question,
+    leftovers,
+    read_indexes,
+)
+from aurum_orchestration.maintenance.backends.postgres.space import MIB, Room, read_rooms, rooms_question
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
 from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import require_maintainable
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
@@ -57,14 +62,19 @@ def plan_reindex(target: Database, parameters: ReindexParameters) -> Maintenance
         require_maintainable(target, OperationType.REINDEX)
     with target.look() as session:
         tables, warnings = _tables(target, session)
-        found = indexes_on(session, list(tables))
-        unused = {row.oid: row.bloat_bytes for row in indexes_of(session, target.server, list(tables.values()))}
+        hyper = hypertables(session, target.server)
+        indexes, estimates = session.together(
+            indexes_question(target.server, list(tables)), unused_question(target.server, list(tables.values()))
+        )
+        found = [one for one in read_indexes(indexes) if not _of_hypertable(one, hyper, tables)]
+        unused = {row.oid: row.bloat_bytes for row in estimates}
         left = leftovers(found)
         chosen, told = _chosen([one for one in found if one not in left], unused, parameters)
-        room = rooms(session, [one.oid for one in chosen])
+        folders, long = session.together(rooms_question([one.oid for one in chosen]), (LONG, (LONG_SECONDS,)))
+        room = read_rooms(session, folders)
         steps, more = _steps(left, chosen, tables, unused=unused, room=room, parameters=parameters)
         if steps:
-            warnings += long_transactions(session)
+            warnings += told_long(long)
     reason = _reason(left, chosen, unused, parameters) if steps else _nothing(found, parameters)
     if more and not steps:
         raise UnsupportedError("; ".join(more), operation=OperationType.REINDEX)
@@ -87,6 +97,11 @@ def _tables(target: Database, session: Any) -> tuple[dict[int, TableId], list[st
         return tables, []
     told = f"role {target.server.user} may not maintain {count(len(closed), 'table')}: {', '.join(closed[:5])}"
     return tables, [told + (", ..." if len(closed) > 5 else "")]
+
+
+def _of_hypertable(index: Index, hyper: Set[tuple[str, str]], tables: Mapping[int, TableId]) -> bool:
+    """Whether it is on a hypertable itself: REINDEX refuses it, and all entries are in the indexes of the chunks."""
+    return index.relid == index.root and tables[index.root].parts in hyper
 
 
 def _chosen(

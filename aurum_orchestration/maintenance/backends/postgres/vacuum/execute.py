@@ -6,20 +6,19 @@ import time
 from collections.abc import Iterator
 
 import psycopg
-from psycopg import sql
 
 from aurum_orchestration.errors import LockTimeoutError, TableNotFoundError, UnsupportedError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
-from aurum_orchestration.maintenance.backends.postgres.horizon import Holder, holders, lockers
+from aurum_orchestration.maintenance.backends.postgres.horizon import lockers
 from aurum_orchestration.maintenance.backends.postgres.progress import VACUUM, watched
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import (
     freezes,
-    refuse_useless,
+    refuse_where_useless,
     statement_for,
     way_out,
 )
-from aurum_orchestration.maintenance.backends.postgres.vacuum.state import VacuumState, vacuum_state
+from aurum_orchestration.maintenance.backends.postgres.vacuum.state import Scene, VacuumState, scene, vacuum_state
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -57,19 +56,20 @@ class _Vacuum(DirectUnit):
     def commit(self, run: RunContext) -> UnitOutcome:
         """Run it and compare. Raises UnsupportedError when nothing could be removed, LockTimeoutError."""
         table = self._table
-        with table.work(OperationType.VACUUM, run) as session:
-            before = self._state(session)
-            freeze = freezes(before, self._parameters)
-            held = holders(session)
-            statement = statement_for(table, before, self._parameters, freeze=freeze)
-            session.set(vacuum_cost_delay=f"{self._parameters.cost_delay_ms:g}ms")
+        with table.work(
+            OperationType.VACUUM, run, vacuum_cost_delay=f"{self._parameters.cost_delay_ms:g}ms"
+        ) as session:
             with watched(table.sessions, VACUUM, session.pid, run, f"vacuum of {table.id}"):
-                patiently(lambda: self._once(session, statement, before, freeze=freeze), run)
-            after = self._state_after(session, before)
-        return self._outcome(before, after, held, freeze=freeze)
+                found = patiently(lambda: self._once(session), run)
+            after = self._state_after(session, found.state)
+        return self._outcome(found, after)
 
-    def _once(self, session: Session, statement: sql.Composed, before: VacuumState, *, freeze: bool) -> None:
-        refuse_useless(session, self._table, before, freeze=freeze)
+    def _once(self, session: Session) -> Scene:
+        """Vacuum; what was found just before."""
+        found = scene(session, self._table)
+        freeze = freezes(found.state, self._parameters)
+        refuse_where_useless(found.lockers, found.holders, found.state, freeze=freeze)
+        statement = statement_for(self._table, found.state, self._parameters, freeze=freeze)
         skipped: list[str] = []
 
         def listen(notice: psycopg.errors.Diagnostic) -> None:
@@ -84,6 +84,7 @@ class _Vacuum(DirectUnit):
         if skipped:
             there = "; ".join(str(one) for one in lockers(session, self._table.oid)) or "nobody any more"
             raise LockTimeoutError(f"{skipped[0]}; the table is locked by {there}", table=str(self._table.id))
+        return found
 
     def _state(self, session: Session) -> VacuumState:
         state = vacuum_state(session, self._table)
@@ -97,11 +98,12 @@ class _Vacuum(DirectUnit):
             time.sleep(0.1)
         return after
 
-    def _outcome(self, before: VacuumState, after: VacuumState, held: list[Holder], *, freeze: bool) -> UnitOutcome:
+    def _outcome(self, found: Scene, after: VacuumState) -> UnitOutcome:
+        before, held = found.state, found.holders
         removed = max(0.0, before.dead - after.dead)
         frozen = max(0, before.xid_age - after.xid_age)
         left = held[0] if held and after.dead else None
-        if left is not None and before.dead and removed < before.dead / 100 and not freeze:
+        if left is not None and before.dead and removed < before.dead / 100 and not freezes(before, self._parameters):
             raise UnsupportedError(
                 f"the vacuum could remove none of {before.dead:,.0f} dead rows: {left} can still see them",
                 hint=way_out(left),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
-from aurum_orchestration.errors import AccessDeniedError, TableNotFoundError, UnsupportedError
+from aurum_orchestration.errors import AccessDeniedError, UnsupportedError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
-from aurum_orchestration.maintenance.backends.postgres.horizon import Holder, holders, lockers, long_transactions
+from aurum_orchestration.maintenance.backends.postgres.horizon import Holder, Locker, in_the_way
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
-from aurum_orchestration.maintenance.backends.postgres.vacuum.state import VacuumState, vacuum_state
+from aurum_orchestration.maintenance.backends.postgres.vacuum.state import VacuumState, scene
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep
 from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
 from aurum_orchestration.maintenance.planner.words import size
@@ -31,16 +33,14 @@ def plan_vacuum(table: PgTable, parameters: VacuumParameters) -> MaintenancePlan
     table.server.refuse_writes(OperationType.VACUUM)
     require_maintainable(table, OperationType.VACUUM)
     with table.look() as session:
-        state = vacuum_state(session, table)
-        if state is None:
-            raise TableNotFoundError("the table was dropped", table=str(table.id))
-        freeze = freezes(state, parameters)
-        reason = reason_for(state, freeze=freeze, analyze=parameters.analyze)
-        if reason is None:
-            told = "no row is dead, and the statistics are fresh" if parameters.analyze else "no row is dead"
-            return table.plan(OperationType.VACUUM, parameters.model_dump(), told, [])
-        warnings = refuse_useless(session, table, state, freeze=freeze)
-        warnings += long_transactions(session)
+        found = scene(session, table)
+    state = found.state
+    freeze = freezes(state, parameters)
+    reason = reason_for(state, freeze=freeze, analyze=parameters.analyze)
+    if reason is None:
+        told = "no row is dead, and the statistics are fresh" if parameters.analyze else "no row is dead"
+        return table.plan(OperationType.VACUUM, parameters.model_dump(), told, [])
+    warnings = [*refuse_where_useless(found.lockers, found.holders, state, freeze=freeze), *found.long]
     step = vacuum_step(table, state, parameters, reason, freeze=freeze)
     return table.plan(OperationType.VACUUM, parameters.model_dump(), reason, [step], warnings)
 
@@ -103,11 +103,18 @@ def reason_for(state: VacuumState, *, freeze: bool, analyze: bool) -> str | None
 
 def refuse_useless(session: Session, table: PgTable, state: VacuumState, *, freeze: bool) -> list[str]:
     """Warnings about who holds the horizon. Raises UnsupportedError when nothing would go, or another is at it."""
-    for locker in lockers(session, table.oid):
+    locked, held, _ = in_the_way(session, table.oid)
+    return refuse_where_useless(locked, held, state, freeze=freeze)
+
+
+def refuse_where_useless(
+    locked: Sequence[Locker], held: Sequence[Holder], state: VacuumState, *, freeze: bool
+) -> list[str]:
+    """The same for what is known to be in the way."""
+    for locker in locked:
         if locker.autovacuum and locker.granted:
             urgent = " to prevent wraparound, which nobody should end" if locker.wraparound else ""
             raise UnsupportedError(f"an autovacuum is at work on the table{urgent}: {locker}")
-    held = holders(session)
     if not held or not state.dead:
         return []
     first = held[0]

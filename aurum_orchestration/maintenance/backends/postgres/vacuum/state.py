@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from aurum_orchestration.errors import TableNotFoundError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration.maintenance.backends.postgres.horizon import (
+    LONG,
+    LONG_SECONDS,
+    Holder,
+    Locker,
+    in_the_way,
+    told_long,
+)
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 
 _STATES = """
@@ -45,6 +54,24 @@ class VacuumState:
     def freeze_share(self) -> float:
         """How far the table is on the way to a forced vacuum."""
         return self.xid_age / self.freeze_max_age
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A table that is to be vacuumed, and who is in the way. ``long``: sentences about old transactions."""
+
+    state: VacuumState
+    lockers: list[Locker]
+    holders: list[Holder]
+    long: list[str]
+
+
+def scene(session: Session, table: PgTable) -> Scene:
+    """All of it in one round trip. Raises TableNotFoundError when the table is gone."""
+    locked, held, (states, long) = in_the_way(session, table.oid, (_STATES, ([table.oid],)), (LONG, (LONG_SECONDS,)))
+    if not states:
+        raise TableNotFoundError("the table was dropped meanwhile", table=str(table.id))
+    return Scene(VacuumState(*states[0][1:]), locked, held, told_long(long))
 
 
 def vacuum_state(session: Session, table: PgTable) -> VacuumState | None:
