@@ -59,6 +59,10 @@ HEALTH_METRICS: Mapping[str, Metric] = {
     "seconds_since_commit": Metric("seconds", "Age of the current snapshot when it was measured."),
     "chunks": Metric("chunks", "Chunks of a TimescaleDB hypertable."),
     "compressed_chunks": Metric("chunks", "Chunks of a hypertable that are in the columnstore."),
+    "rowstore_chunks": Metric(
+        "chunks", "Chunks that are not, though older than the compaction policy's `chunks_older_than_days`."
+    ),
+    "continuous_aggregates": Metric("views", "Continuous aggregates of a hypertable, without those made of them."),
     "chunk_interval_seconds": Metric(
         "seconds", "How much time a new chunk of a hypertable holds. Not with an integer column."
     ),

@@ -82,6 +82,17 @@ SELECT create_hypertable('ticks', 'at', chunk_time_interval => interval '20 days
 INSERT INTO ticks SELECT at, id FROM numbers;
 DELETE FROM ticks WHERE price::int % 2 = 0
 """
+_COLUMNSTORE = """
+CREATE TABLE stored (at timestamptz NOT NULL, price float8);
+SELECT create_hypertable('stored', 'at', chunk_time_interval => interval '20 days');
+INSERT INTO stored SELECT at, id FROM numbers;
+ALTER TABLE stored SET (timescaledb.enable_columnstore);
+CREATE MATERIALIZED VIEW dailies WITH (timescaledb.continuous) AS
+  SELECT time_bucket('1 day', at) AS day, count(*) FROM stored GROUP BY 1 WITH NO DATA;
+SELECT compress_chunk(chunk) FROM show_chunks('stored', older_than => '2026-02-10'::timestamptz) chunk;
+UPDATE stored SET price = price + 1 WHERE price::int % 5 = 0
+"""
+"""On the TSL edition: some chunks are in the columnstore, some rows of them are not any more."""
 _SQLITE = {
     "numbers": "CREATE VIEW numbers AS "
     "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < 2000)"
@@ -153,7 +164,7 @@ def of_version(major: int) -> Callable[[pytest.FixtureRequest], AbstractContextM
 
 @contextmanager
 def timescale(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """With a hypertable besides."""
+    """With a hypertable besides, and where the server has the TSL edition one that has a columnstore."""
     with _on_server(request, request.getfixturevalue("timescale"), "timescale", _HYPERTABLE) as made:
         yield made
 
@@ -170,6 +181,8 @@ def _on_server(request: pytest.FixtureRequest, url: str, kind: str, more: str = 
                     own.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
                 for statements in _POSTGRES.values():
                     own.execute(statements)
+                if more and own.execute("SHOW timescaledb.license").fetchone() == ("timescale",):
+                    more = f"{more};{_COLUMNSTORE}"
                 for statement in filter(str.strip, more.split(";")):
                     own.execute(statement)
                 own.execute(_QUIET)

@@ -137,6 +137,12 @@ class CompactionPolicy(TriggerPolicy, CompactionParameters):
     clear_excess_files: int = Field(
         default=5, ge=0, description="Once triggered, keep compacting until fewer files than this could be saved."
     )
+    trigger_chunks: int | None = Field(
+        default=None,
+        ge=1,
+        description="TimescaleDB: the planner converts by itself once so many chunks wait for `chunks: columnstore`. "
+        "None: only who names the operation does.",
+    )
 
 
 class CompactionOperation(PlannedOperation):

@@ -23,8 +23,8 @@ from aurum_orchestration.maintenance.planner.debt import Penalty, number
 from aurum_orchestration.maintenance.planner.facts import GIB, RunFacts
 from aurum_orchestration.maintenance.planner.words import count, size
 
-TABLE, DATABASE = "table_bytes", "database_bytes"
-"""Metrics that every table, and every database, of this family has, and no other."""
+TABLE, DATABASE, CHUNKS = "table_bytes", "database_bytes", "chunks"
+"""Metrics that every table, every database, and every hypertable of this family has, and no other."""
 
 PENALTIES: Mapping[str, Penalty] = {
     "autovacuum_debt": Penalty(35, 0.5, 2, "1 is where autovacuum should have come, 1.5 where the planner acts"),
@@ -116,6 +116,8 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
     if TABLE not in metrics:
         return _by_table(metrics)
     rules = cast(CompactionPolicy, policy)
+    if CHUNKS in metrics:
+        return _chunks(metrics, rules, facts)
     unused, share = number(metrics, "table_bloat_bytes"), number(metrics, "table_bloat_ratio")
     told = f"{size(unused)} ({share:.0%}) of the table are unused"
     gain = Gain(debt_score=round(bloat_points(metrics, "table"), 2), bytes=unused)
@@ -130,6 +132,20 @@ def compaction(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts)
     waits = f"{told}; a rewrite is worth it at {size(rules.min_bloat_mb * MIB)} and {rules.min_bloat_ratio:.0%}"
     # a killed rewrite leaves things that only a run can see
     return Assessment(False, waits, gain, cost, possible=rules.online_rewrite or rules.vacuum_full)
+
+
+def _chunks(metrics: Mapping[str, float], rules: CompactionPolicy, facts: RunFacts) -> Assessment:
+    """Of a hypertable: acts where its policy says from how many chunks on."""
+    waiting, chunks = number(metrics, "rowstore_chunks"), number(metrics, CHUNKS)
+    if rules.chunks != "columnstore":
+        return Assessment(False, f"{rules.chunks} of its old chunks is for whoever asks for it", possible=True)
+    told = f"{count(waiting, 'chunk')} older than {rules.chunks_older_than_days:g} days not in the columnstore"
+    share = waiting / chunks if chunks else 0.0
+    cost = _cost(2 * share * (number(metrics, "table_bytes") + number(metrics, "index_bytes")), facts)
+    if rules.trigger_chunks is None:
+        return Assessment(False, f"{told}; its policy names no trigger_chunks", cost=cost, possible=True)
+    due = waiting >= rules.trigger_chunks
+    return Assessment(due, told if due else f"{told}; acts at {rules.trigger_chunks:,}", cost=cost, possible=True)
 
 
 def retention(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
@@ -184,7 +200,9 @@ def groups_of(operation: str) -> Trigger:
 
 
 def views(metrics: Mapping[str, float], policy: BaseModel, facts: RunFacts) -> Assessment | None:  # noqa: ARG001 - a trigger's signature
-    """Acts once per cooldown on a database with materialized views."""
+    """Acts once per cooldown on a database with materialized views, and on a hypertable with continuous aggregates."""
+    if aggregates := number(metrics, "continuous_aggregates"):
+        return Assessment(True, count(aggregates, "continuous aggregate"), routine=True, possible=True)
     if DATABASE not in metrics:
         whole = _by_database(metrics)
         return replace(whole, possible="is_materialized_view" in metrics) if whole else None

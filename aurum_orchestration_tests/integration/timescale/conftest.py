@@ -34,3 +34,11 @@ def apache(ts: Timescale) -> Timescale:
     if ts.sql("SHOW timescaledb.license") != [("apache",)]:
         pytest.skip("the server has the TSL edition")
     return ts
+
+
+@pytest.fixture
+def tsl(ts: Timescale) -> Timescale:
+    """The same, where the server has the TSL edition."""
+    if ts.sql("SHOW timescaledb.license") != [("timescale",)]:
+        pytest.skip("the server has the Apache edition; AURUM_TEST_TIMESCALE_DSN names another one")
+    return ts

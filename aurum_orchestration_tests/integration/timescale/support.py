@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from aurum_orchestration.maintenance.backends.timescale.backend import TimescaleMaintenanceBackend
 from aurum_orchestration.settings import AurumSettings
 from aurum_orchestration_tests.integration.postgres.support import Pg
@@ -19,6 +21,13 @@ INSERT INTO readings SELECT date_trunc('hour', now(), 'UTC') - g * interval '1 h
 """
 """Readings of the last 30 days, one an hour, a chunk per day in UTC; nobody but us vacuums them."""
 
+MANY = """
+INSERT INTO readings SELECT at + g * interval '30 seconds', g % 7, g FROM readings, generate_series(1, 119) g
+"""
+"""86,000 rows more."""
+
+COLUMNSTORE = "ALTER TABLE readings SET (timescaledb.enable_columnstore, timescaledb.segmentby = 'meter')"
+
 POLICY = """
 INSERT INTO _timescaledb_config.bgw_job (id, application_name, schedule_interval, max_runtime, max_retries,
   retry_period, proc_schema, proc_name, owner, scheduled, fixed_schedule, hypertable_id, config)
@@ -27,6 +36,14 @@ SELECT 1001, 'native', '1 day', '1 hour', 1, '1 hour', '_timescaledb_functions',
   FROM _timescaledb_catalog.hypertable WHERE table_name = 'readings'
 """
 """What add_retention_policy writes on the TSL edition."""
+
+
+def aggregate(name: str, width: str) -> str:
+    """A continuous aggregate of the readings that has nothing yet."""
+    return (
+        f"CREATE MATERIALIZED VIEW {name} WITH (timescaledb.continuous, timescaledb.materialized_only) AS "
+        f"SELECT time_bucket('{width}', at) AS bucket, count(*) AS n, sum(value) FROM readings GROUP BY 1 WITH NO DATA"
+    )
 
 
 class Timescale(Pg):
@@ -47,6 +64,13 @@ class Timescale(Pg):
         """Names of the chunks, the oldest first."""
         query = f"SELECT chunk_name::text FROM timescaledb_information.chunks WHERE hypertable_name = '{table}'"
         return [row[0] for row in self.sql(f"{query} ORDER BY range_start")]
+
+    def until(self, query: str) -> None:
+        """Wait until it is true: the server's own jobs take their time."""
+        deadline = time.monotonic() + 60
+        while self.sql(query) != [(True,)]:
+            assert time.monotonic() < deadline, query
+            time.sleep(0.2)
 
     def relations(self) -> list[tuple[object, ...]]:
         """Everything that maintenance could change: relations with their files, and when they were looked after."""

@@ -83,11 +83,30 @@ def test_a_table_is_left_alone_until_a_threshold_is_crossed(
         ("stats", {"rows_changed_since_analyze": 100_050}, {"enabled": True}),
         ("vacuum", {"dead_tuples": 9, "autovacuum_debt": 0.2}, {"trigger_autovacuum_debt": 0.2}),
         ("reindex", {"worst_index_bloat_bytes": MIB, "worst_index_bloat_ratio": 0.5}, {"min_bloat_mb": 1}),
+        ("compaction", {"chunks": 30, "rowstore_chunks": 4}, {"trigger_chunks": 4}),
+        ("views", {"chunks": 30, "continuous_aggregates": 1}, {"enabled": True}),
     ],
 )  # fmt: skip
 def test_a_policy_moves_the_threshold(operation: str, numbers: dict[str, float], rules: dict[str, Any]) -> None:
     assert decided(operation, FRESH | numbers, **rules).act
     assert not decided(operation, FRESH | numbers).act
+
+
+@pytest.mark.parametrize(
+    ("operation", "numbers", "rules", "code"),
+    [
+        ("compaction", {"rowstore_chunks": 4}, {}, "not-due"),
+        ("compaction", {"rowstore_chunks": 4}, {"trigger_chunks": 5}, "not-due"),
+        ("compaction", {"rowstore_chunks": 4}, {"trigger_chunks": 4, "chunks": "merge"}, "not-due"),
+        ("compaction", {"table_bloat_bytes": GIB, "table_bloat_ratio": 0.9}, {"online_rewrite": True}, "not-due"),
+        ("views", {"continuous_aggregates": 1}, {}, "disabled"),
+        ("views", {"continuous_aggregates": 0}, {"enabled": True}, "healthy"),
+    ],
+)
+def test_chunks_and_aggregates_wait_for_whoever_asks(
+    operation: str, numbers: dict[str, float], rules: dict[str, Any], code: str
+) -> None:
+    assert decided(operation, FRESH | {"chunks": 30} | numbers, **rules).code == code
 
 
 @pytest.mark.parametrize("operation", ["cleanup", "logs", "sessions"])

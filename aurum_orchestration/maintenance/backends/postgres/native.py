@@ -18,14 +18,20 @@ Driven = dict[tuple[str, str], dict[str, str]]
 """Schema and name of a table (or view) -> operation -> who does it already."""
 
 _JOBS = """
-SELECT hypertable_schema::text AS schema, hypertable_name::text AS name, job_id, proc_name::text AS policy, config
-  FROM timescaledb_information.jobs
- WHERE scheduled AND hypertable_name IS NOT NULL AND proc_name LIKE 'policy\\_%'
+SELECT coalesce(a.view_schema, j.hypertable_schema)::text AS schema,
+       coalesce(a.view_name, j.hypertable_name)::text AS name, j.job_id, j.proc_name::text AS policy, j.config
+  FROM timescaledb_information.jobs j
+  LEFT JOIN timescaledb_information.continuous_aggregates a
+    ON a.materialization_hypertable_schema = j.hypertable_schema
+   AND a.materialization_hypertable_name = j.hypertable_name
+ WHERE j.scheduled AND j.hypertable_name IS NOT NULL AND j.proc_name LIKE 'policy\\_%'
 """
+"""Before 2.20 a job of a continuous aggregate names the hypertable behind it, from then on the view."""
 
 _POLICIES = {
     "policy_retention": (OperationType.RETENTION, "drop_after"),
     "policy_compression": (OperationType.COMPACTION, "compress_after"),
+    "policy_compaction": (OperationType.COMPACTION, "inactive_for"),
     "policy_reorder": (OperationType.COMPACTION, "index_name"),
     "policy_refresh_continuous_aggregate": (OperationType.VIEWS, "start_offset"),
 }

@@ -57,7 +57,7 @@ class TimescaleMaintenanceBackend(PostgresMaintenanceBackend):
         """As for PostgreSQL, a hypertable as the sum of its chunks, and what TimescaleDB knows of it."""
         from aurum_orchestration.maintenance.backends.timescale.measure import with_chunks
 
-        return with_chunks(self.sessions, self.server(), super().measure(tables, policy))
+        return with_chunks(self.sessions, self.server(), super().measure(tables, policy), policy)
 
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
         """Also which edition it is, and which of its background jobs fail."""

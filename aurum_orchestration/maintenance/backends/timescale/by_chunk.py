@@ -14,7 +14,7 @@ Work = Callable[[PlanStep, Chunk], Iterator[Unit]]
 
 
 class ByChunk:
-    """The steps of a plan, each on the chunk whose oid its detail names."""
+    """The steps of a plan, each on the chunk whose ``oid`` its detail names, or on the first of ``oids``."""
 
     workers = 1
 
@@ -26,11 +26,11 @@ class ByChunk:
         with self._table.look() as session:
             chunks = chunks_of(session, self._table)
         for step in self._plan.steps:
-            chunk = still_there(chunks, step.detail["oid"])
-            if chunk is None:
+            found = [still_there(chunks, oid) for oid in step.detail.get("oids", [step.detail["oid"]])]
+            if found[0] is None or None in found:
                 yield _Gone(step)
             else:
-                yield from self._work(step, chunk)
+                yield from self._work(step, found[0])
 
 
 class _Gone(DirectUnit):

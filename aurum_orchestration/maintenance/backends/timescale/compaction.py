@@ -42,9 +42,27 @@ _ENABLED = """
 SELECT compression_enabled FROM timescaledb_information.hypertables
  WHERE hypertable_schema = %s AND hypertable_name = %s
 """
-_INDEX = """
-SELECT c.oid FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE i.indrelid = %s::oid AND c.relname = %s
+_STATUS = """
+SELECT oid::bigint, _timescaledb_functions.chunk_status(oid::regclass) FROM unnest(%s::oid[]) AS oid
 """
+_FROZEN, _UNSORTED = 4, 2 | 8
+"""Bits of it: nothing may be written; some rows are not in the columnstore's order, or not in it at all."""
+
+_DIMENSIONS = """
+SELECT num_dimensions FROM timescaledb_information.hypertables WHERE hypertable_schema = %s AND hypertable_name = %s
+"""
+_INDEX = """
+SELECT c.oid::bigint
+  FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE i.indrelid = %s::oid AND c.relname = %s
+"""
+_REORDERED = """
+SELECT i.indrelid::bigint
+  FROM pg_index i JOIN pg_index h ON h.indexrelid = %s::oid
+ WHERE i.indrelid = ANY (%s::oid[]) AND i.indisclustered AND i.indoption::text = h.indoption::text
+   AND ARRAY(SELECT pg_get_indexdef(i.indexrelid, n, true) FROM generate_series(1, i.indnatts) n)
+     = ARRAY(SELECT pg_get_indexdef(h.indexrelid, n, true) FROM generate_series(1, h.indnatts) n)
+"""
+"""Chunks that were reordered by the index: it is marked on them. The native policy, too, does each chunk once."""
 
 
 def plan(target: Database, table_id: TableId, parameters: CompactionParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
@@ -69,6 +87,8 @@ def _older(chunk: Chunk, limit: datetime) -> bool:
 def _steps(
     session: Session, table: PgTable, old: Sequence[Chunk], parameters: CompactionParameters
 ) -> Iterator[PlanStep]:
+    status: dict[int, int] = {row[0]: row[1] for row in session.tuples(_STATUS, ([chunk.oid for chunk in old],))}
+    old = [chunk for chunk in old if not status[chunk.oid] & _FROZEN]
     groups: list[list[Chunk]] = [[chunk] for chunk in old if not chunk.compressed]
     index: str | None = None
     if parameters.chunks == "columnstore" and not session.value(_ENABLED, (table.relation.schema, table.relation.name)):
@@ -78,14 +98,28 @@ def _steps(
             operation=OperationType.COMPACTION,
             hint=f"ALTER TABLE {name} SET (timescaledb.enable_columnstore, timescaledb.segmentby = '...').",
         )
+    if parameters.chunks == "columnstore":
+        groups = [[chunk] for chunk in old if not chunk.compressed or status[chunk.oid] & _UNSORTED]
     if parameters.chunks == "merge":
+        _require_one_dimension(session, table)
         groups = list(_pairs(old, parameters.target_file_size_mb * MIB))
     if parameters.chunks == "reorder":
-        if not session.value(_INDEX, (table.oid, parameters.reorder_index)):
+        wanted = session.value(_INDEX, (table.oid, parameters.reorder_index))
+        if wanted is None:
             raise RequestError(f"reorder_index: the hypertable has no index {parameters.reorder_index!r}")
         index = sql.Identifier(table.relation.schema, parameters.reorder_index or "").as_string(None)
+        done = {oid for (oid,) in session.tuples(_REORDERED, (wanted, [chunk.oid for chunk in old]))}
+        groups = [group for group in groups if group[0].oid not in done]
     for number, group in enumerate(groups, 1):
         yield _step(number, parameters.chunks, group, index)
+
+
+def _require_one_dimension(session: Session, table: PgTable) -> None:
+    if session.value(_DIMENSIONS, (table.relation.schema, table.relation.name)) > 1:
+        raise UnsupportedError(
+            "the hypertable is split by more than time, and its chunks are not merged",
+            operation=OperationType.COMPACTION,
+        )
 
 
 def _pairs(old: Sequence[Chunk], most: float) -> Iterator[list[Chunk]]:
@@ -93,7 +127,7 @@ def _pairs(old: Sequence[Chunk], most: float) -> Iterator[list[Chunk]]:
     left: Chunk | None = None
     for chunk in old:
         fits = left is not None and left.end == chunk.start and left.compressed == chunk.compressed
-        if left is not None and fits and left.bytes + chunk.bytes <= most:
+        if left is not None and fits and left.all_bytes + chunk.all_bytes <= most:
             yield [left, chunk]
             left = None
         else:
@@ -106,11 +140,12 @@ def _step(number: int, action: str, chunks: Sequence[Chunk], index: str | None) 
     return PlanStep(
         number=number,
         action=action,
-        summary=f"{action.capitalize()} {told}, {size(sum(chunk.bytes for chunk in chunks))}.",
+        summary=f"{action.capitalize()} {told}, {size(sum(chunk.all_bytes for chunk in chunks))}.",
         risk=_RISK,
         detail={
             "sql": _statement(action, names, index).as_string(None),
             "oid": chunks[0].oid,
+            "oids": [chunk.oid for chunk in chunks],
             "chunk": told,
             "chunks": names,
             "index": index,
@@ -151,4 +186,4 @@ class _Rewrite(DirectUnit):
 
 
 def _bytes(session: Session, table: PgTable) -> float:
-    return sum(chunk.bytes for chunk in chunks_of(session, table))
+    return sum(chunk.all_bytes for chunk in chunks_of(session, table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -26,17 +26,31 @@ SELECT column_name::text AS column, column_type::text AS type, time_interval AS 
 _CHUNKS = """
 SELECT k.oid::bigint, n.nspname::text, k.relname::text, k.relfilenode::bigint,
        c.range_start, c.range_end, c.range_start_integer, c.range_end_integer, c.is_compressed,
-       CASE WHEN EXISTS (SELECT FROM pg_locks l
-                          WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.relation = k.oid
-                            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-            THEN k.relpages * current_setting('block_size')::float8
-            ELSE pg_total_relation_size(k.oid)::float8 END
+       CASE WHEN k.oid IN (SELECT relation FROM locked) THEN k.relpages * current_setting('block_size')::float8
+            ELSE pg_total_relation_size(k.oid)::float8 END,
+       s.oid::bigint, m.nspname::text, s.relname::text, s.relfilenode::bigint,
+       CASE WHEN s.oid IN (SELECT relation FROM locked) THEN s.relpages * current_setting('block_size')::float8
+            ELSE pg_total_relation_size(s.oid)::float8 END
   FROM timescaledb_information.chunks c
   JOIN pg_namespace n ON n.nspname = c.chunk_schema
   JOIN pg_class k ON k.relnamespace = n.oid AND k.relname = c.chunk_name
+  LEFT JOIN {stores} ON of.chunk = k.oid
+  LEFT JOIN pg_class s ON s.oid = of.store
+  LEFT JOIN pg_namespace m ON m.oid = s.relnamespace
  WHERE c.hypertable_schema = %s AND c.hypertable_name = %s
  ORDER BY c.range_start, c.range_start_integer, k.relname
 """
+_LOCKED = """
+WITH locked AS MATERIALIZED (
+  SELECT relation FROM pg_locks
+   WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND relation IS NOT NULL
+     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+_STORES = """
+(SELECT relid::oid AS chunk, compress_relid::oid AS store FROM _timescaledb_catalog.compression_settings) of
+"""
+_NO_STORES = "(SELECT NULL::oid AS chunk, NULL::oid AS store) of"
 
 TIMES: dict[str, LiteralString] = {
     "timestamp with time zone": "timestamptz",
@@ -66,6 +80,7 @@ class Chunk:
     """A chunk. Its range is the times from ``start`` up to ``end``, those of a column without zone read as UTC.
 
     With an integer column ``start`` and ``end`` are None and the integers are set. ``bytes``: with indexes and TOAST.
+    ``store`` is the table of TimescaleDB's that holds the rows while they are in the columnstore.
     """
 
     oid: int
@@ -78,6 +93,22 @@ class Chunk:
     end_integer: int | None
     compressed: bool
     bytes: float
+    store: Chunk | None = None
+
+    @property
+    def parts(self) -> list[Chunk]:
+        """The tables it consists of: itself, and its columnstore."""
+        return [self] if self.store is None else [self, self.store]
+
+    @property
+    def all_bytes(self) -> float:
+        """What all of them take."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def begin(self) -> str:
+        """Where its range begins, for the server to read as of the column's type."""
+        return str(self.start_integer if self.start is None else self.start)
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -116,11 +147,21 @@ def dimension_of(session: Session, table: PgTable) -> Dimension:
 
 def chunks_of(session: Session, table: PgTable) -> list[Chunk]:
     """Its chunks, the oldest first."""
-    return [Chunk(*row) for row in session.tuples(_CHUNKS, (table.relation.schema, table.relation.name))]
+    stores = _STORES if table.server.tells_columnstore else _NO_STORES
+    query = sql.SQL(_LOCKED + _CHUNKS).format(stores=sql.SQL(stores))
+    return [_chunk(*row) for row in session.tuples(query, (table.relation.schema, table.relation.name))]
+
+
+def _chunk(*row: Any) -> Chunk:
+    chunk, (oid, schema, name, filenode, size) = Chunk(*row[:10]), row[10:]
+    if oid is None:
+        return chunk
+    store = replace(chunk, oid=oid, schema=schema, name=name, filenode=filenode, bytes=size)
+    return replace(chunk, store=store)
 
 
 def as_table(table: PgTable, chunk: Chunk) -> PgTable:
-    """A chunk as a table of its own, which it is to VACUUM and ANALYZE; its rights are the hypertable's."""
+    """A chunk (or its columnstore) as a table of its own, which it is to VACUUM; its rights are the hypertable's."""
     return replace(
         table,
         id=TableId(table.id.backend, (chunk.schema, chunk.name)),
@@ -136,8 +177,8 @@ def as_table(table: PgTable, chunk: Chunk) -> PgTable:
 
 
 def still_there(chunks: Sequence[Chunk], oid: int) -> Chunk | None:
-    """The chunk that was planned, None when it was dropped meanwhile."""
-    return next((chunk for chunk in chunks if chunk.oid == oid), None)
+    """The chunk (or its columnstore) that was planned, None when it was dropped meanwhile."""
+    return next((part for chunk in chunks for part in chunk.parts if part.oid == oid), None)
 
 
 def require_tsl(server: ServerFacts, operation: str, what: str) -> None:

@@ -45,7 +45,7 @@ def plan(target: Database, table_id: TableId, parameters: PartitionEvolutionPara
     with table.look() as session:
         dimension, chunks = dimension_of(session, table), chunks_of(session, table)
     told = parameters.model_dump(mode="json")
-    largest = max((chunk.bytes for chunk in chunks), default=0.0)
+    largest = max((chunk.all_bytes for chunk in chunks), default=0.0)
     there = f"new chunks by {dimension.column} are {dimension.told} wide"
     whole = f"{there}; of {count(len(chunks), 'chunk')} the largest has {size(largest)}"
     if parameters.chunk_interval is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ from aurum_orchestration.maintenance.backends.postgres.horizon import long_trans
 from aurum_orchestration.maintenance.backends.postgres.retention.plan import days_of
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
+from aurum_orchestration.maintenance.backends.timescale.aggregates import aggregates_of, lacking
 from aurum_orchestration.maintenance.backends.timescale.by_chunk import ByChunk
 from aurum_orchestration.maintenance.backends.timescale.hypertable import (
     TIMES,
@@ -46,10 +47,6 @@ _REFERENCED = """
 SELECT conrelid::regclass::text || ' (' || conname || ')' FROM pg_constraint
  WHERE contype = 'f' AND confrelid = %s::oid AND conparentid = 0 ORDER BY 1
 """
-_AGGREGATES = """
-SELECT view_schema || '.' || view_name FROM timescaledb_information.continuous_aggregates
- WHERE hypertable_schema = %s AND hypertable_name = %s ORDER BY 1
-"""
 
 
 def plan(target: Database, table_id: TableId, parameters: RetentionParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
@@ -72,10 +69,11 @@ def plan(target: Database, table_id: TableId, parameters: RetentionParameters) -
         chunks = chunks_of(session, table)
         old = [chunk for chunk in chunks if chunk.end is not None and chunk.end <= cutoff]
         steps = [_step(number, table, dimension, chunk) for number, chunk in enumerate(old, 1)]
-        warnings = [*long_transactions(session), *_aggregates(session, table)] if old else []
+        warnings = [*long_transactions(session), *_aggregates(session, table, old)] if old else []
     limit = f"{moment(cutoff)} by {dimension.column}" + ("" if dimension.type.endswith("with time zone") else ", local")
+    freed = size(sum(chunk.all_bytes for chunk in old))
     reason = (
-        f"{count(len(old), 'chunk')} of {len(chunks):,} ({size(sum(chunk.bytes for chunk in old))}) end before {limit}"
+        f"{count(len(old), 'chunk')} of {len(chunks):,} ({freed}) end before {limit}"
         if old
         else f"none of {count(len(chunks), 'chunk')} ends before {limit}"
     )
@@ -107,9 +105,17 @@ def _refuse_referenced(session: Session, table: PgTable) -> None:
         )
 
 
-def _aggregates(session: Session, table: PgTable) -> list[str]:
-    views = [row[0] for row in session.rows(_AGGREGATES, (table.relation.schema, table.relation.name))]
+def _aggregates(session: Session, table: PgTable, old: Sequence[Chunk]) -> list[str]:
+    """What becomes of the continuous aggregates, first of those that have not taken in all that goes."""
+    views = aggregates_of(session, table)
+    spans = [(chunk.start, chunk.end) for chunk in old if chunk.start is not None and chunk.end is not None]
+    late = lacking(session, table, min(start for start, _ in spans), max(end for _, end in spans)) if views else set()
     return [
+        f"continuous aggregate {view} still needs rows of these chunks: it was not refreshed since they were written, "
+        "and never will have them. Refresh it before (operation views, or its policy)"
+        for view in views
+        if (view.schema, view.name) in late
+    ] + [
         f"continuous aggregate {view} keeps what it has of dropped chunks only until that time is refreshed"
         for view in views
     ]
@@ -126,13 +132,13 @@ def _step(number: int, table: PgTable, dimension: Dimension, chunk: Chunk) -> Pl
     return PlanStep(
         number=number,
         action="drop_chunk",
-        summary=f"Drop chunk {chunk}, {size(chunk.bytes)}.",
+        summary=f"Drop chunk {chunk}, {size(chunk.all_bytes)}.",
         risk=_RISK,
         detail={
             "sql": _statement(table, dimension, chunk).as_string(None),
             "oid": chunk.oid,
             "chunk": str(chunk),
-            "bytes": chunk.bytes,
+            "bytes": chunk.all_bytes,
         },
     )
 
@@ -167,4 +173,4 @@ class _Drop(DirectUnit):
             _refuse_referenced(session, self._table)
             statement = _statement(self._table, dimension_of(session, self._table), self._chunk)
             dropped = patiently(lambda: session.rows(statement), run)
-        return UnitOutcome({"chunks_dropped": len(dropped), "bytes_freed": self._chunk.bytes}, undo=_UNDO)
+        return UnitOutcome({"chunks_dropped": len(dropped), "bytes_freed": self._chunk.all_bytes}, undo=_UNDO)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import sql
 
@@ -40,40 +40,54 @@ def plan(target: Database, table_id: TableId, parameters: StatsParameters) -> Ma
     with table.look() as session:
         chunks = chunks_of(session, table)
         dimension = dimension_of(session, table)
-        states = vacuum_states(session, [chunk.oid for chunk in chunks])
-    stale = [chunk for chunk in chunks if chunk.oid in states and _stale(states[chunk.oid], parameters)]
-    if stale:
+        states = vacuum_states(session, [part.oid for chunk in chunks for part in chunk.parts])
+    stale = {part.oid for chunk in chunks for part in chunk.parts if _stale(states.get(part.oid), parameters)}
+    old = [chunk for chunk in chunks if stale & {part.oid for part in chunk.parts}]
+    if old:
         table.server.refuse_writes(OperationType.STATS)
         require_maintainable(table, OperationType.STATS)
     whole = (
         f"{count(len(chunks), 'chunk')} by {dimension.column}, new ones {dimension.told} wide, "
-        f"{size(sum(chunk.bytes for chunk in chunks))}"
+        f"{size(sum(chunk.all_bytes for chunk in chunks))}"
     )
-    reason = f"{whole}; {count(len(stale), 'chunk')} with stale statistics" if stale else f"{whole}; none is stale"
-    steps = [_step(number, chunk, states[chunk.oid]) for number, chunk in enumerate(stale, 1)]
+    reason = f"{whole}; {count(len(old), 'chunk')} with stale statistics" if old else f"{whole}; none is stale"
+    steps = [
+        _step(number, chunk, [part for part in chunk.parts if part.oid in stale], states)
+        for number, chunk in enumerate(old, 1)
+    ]
     return table.plan(OperationType.STATS, parameters.model_dump(), reason, steps)
 
 
-def _stale(state: VacuumState, parameters: StatsParameters) -> bool:
+def _stale(state: VacuumState | None, parameters: StatsParameters) -> bool:
+    if state is None:
+        return False
     if parameters.analyze != "stale":
         return parameters.analyze == "all"
     never = state.analyzed is None and state.live > 0
     return never or state.changed >= FEW_ROWS + parameters.stale_ratio * state.live
 
 
-def _step(number: int, chunk: Chunk, state: VacuumState) -> PlanStep:
+def _step(number: int, chunk: Chunk, parts: Sequence[Chunk], states: Mapping[int, VacuumState]) -> PlanStep:
+    state = states[parts[0].oid]
     since = "never analyzed" if state.analyzed is None else f"{state.changed:,.0f} rows changed since the last ANALYZE"
     return PlanStep(
         number=number,
         action="sql",
         summary=f"Analyze {chunk}: {since}.",
         risk=_RISK,
-        detail={"sql": _statement(chunk).as_string(None), "oid": chunk.oid, "chunk": str(chunk), "bytes": chunk.bytes},
+        detail={
+            "sql": _statement(parts).as_string(None),
+            "oid": chunk.oid,
+            "parts": [part.oid for part in parts],
+            "chunk": str(chunk),
+            "bytes": chunk.all_bytes,
+        },
     )
 
 
-def _statement(chunk: Chunk) -> sql.Composed:
-    return sql.SQL("ANALYZE {}").format(chunk.identifier)
+def _statement(parts: Sequence[Chunk]) -> sql.Composed:
+    """The columnstore of a chunk by its own name: not every version analyzes it with the chunk."""
+    return sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(part.identifier for part in parts))
 
 
 def execution(plan: MaintenancePlan, target: Database) -> ByChunk:
@@ -94,5 +108,6 @@ class _Analyze(DirectUnit):
     def commit(self, run: RunContext) -> UnitOutcome:
         """Run it. Raises LockTimeoutError."""
         with self._table.work(OperationType.STATS, run) as session:
-            patiently(lambda: session.execute(_statement(self._chunk)), run)
+            planned = [part for part in self._chunk.parts if part.oid in self.step.detail["parts"]]
+            patiently(lambda: session.execute(_statement(planned or [self._chunk])), run)
         return UnitOutcome({"chunks_analyzed": 1}, undo="nothing to undo: no row was changed")

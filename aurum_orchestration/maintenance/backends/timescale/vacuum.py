@@ -31,7 +31,8 @@ def plan(target: Database, table_id: TableId, parameters: VacuumParameters) -> M
     warnings: list[str] = []
     steps: list[PlanStep] = []
     with table.look() as session:
-        chunks = {chunk.oid: chunk for chunk in chunks_of(session, table)}
+        found = chunks_of(session, table)
+        chunks = {part.oid: part for chunk in found for part in chunk.parts}
         states = vacuum_states(session, list(chunks))
         for oid, state in sorted(states.items(), key=lambda one: _urgency(one[1]), reverse=True):
             freeze = freezes(state, parameters)
@@ -51,10 +52,12 @@ def plan(target: Database, table_id: TableId, parameters: VacuumParameters) -> M
     if refused and not steps:
         raise refused[0]
     warnings += [f"a chunk is left out: {error.detail}" for error in refused]
+    touched = {step.detail["oid"] for step in steps}
+    worn = [chunk for chunk in found if touched & {part.oid for part in chunk.parts}]
     reason = (
-        f"{count(len(steps), 'chunk')} of {len(chunks):,} with dead rows, stale statistics or old transaction ids"
+        f"{count(len(worn), 'chunk')} of {len(found):,} with dead rows, stale statistics or old transaction ids"
         if steps
-        else f"no row is dead in {count(len(chunks), 'chunk')}, and nothing is stale"
+        else f"no row is dead in {count(len(found), 'chunk')}, and nothing is stale"
     )
     return table.plan(OperationType.VACUUM, parameters.model_dump(), reason, steps, list(dict.fromkeys(warnings)))
 

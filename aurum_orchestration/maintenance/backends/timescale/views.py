@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from psycopg import sql
 
@@ -12,6 +11,7 @@ from aurum_orchestration.maintenance.backends.postgres.connection import patient
 from aurum_orchestration.maintenance.backends.postgres.native import driven
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
+from aurum_orchestration.maintenance.backends.timescale.aggregates import Aggregate, aggregates_of
 from aurum_orchestration.maintenance.backends.timescale.hypertable import chunks_of, hypertable_of, require_tsl
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -26,10 +26,6 @@ from aurum_orchestration.maintenance.planner.words import count
 
 NEEDS = "a continuous aggregate"
 _RISK = "None for rows of the hypertable; readers of the view see the former state until it is refreshed."
-_AGGREGATES = """
-SELECT view_schema::text AS schema, view_name::text AS name FROM timescaledb_information.continuous_aggregates
- WHERE hypertable_schema = %s AND hypertable_name = %s ORDER BY 1, 2
-"""
 
 
 def plan(target: Database, table_id: TableId, parameters: ViewsParameters) -> MaintenancePlan:  # noqa: ARG001 - the handlers' protocol
@@ -38,38 +34,40 @@ def plan(target: Database, table_id: TableId, parameters: ViewsParameters) -> Ma
     require_tsl(table.server, OperationType.VIEWS, NEEDS)
     table.server.refuse_writes(OperationType.VIEWS)
     with table.look() as session:
-        views = session.rows(_AGGREGATES, (table.relation.schema, table.relation.name))
+        views = aggregates_of(session, table)
         chunks = chunks_of(session, table)
         native = driven(session, table.server)
-    since = chunks[0].start if chunks else None
-    steps: list[PlanStep] = []
-    warnings: list[str] = []
-    for view in views:
-        name = sql.Identifier(view.schema, view.name).as_string(None)
-        told = native.get((view.schema, view.name), {}).get(OperationType.VIEWS.value)
-        if parameters.views and f"{view.schema}.{view.name}" not in parameters.views:
-            continue
-        if told is not None:
-            warnings.append(f"{name} is left out: {told}")
-        elif since is not None:
-            steps.append(_step(len(steps) + 1, name, since))
+        steps: list[PlanStep] = []
+        warnings: list[str] = []
+        for view in views:
+            told = native.get((view.schema, view.name), {}).get(OperationType.VIEWS.value)
+            if parameters.views and str(view) not in parameters.views:
+                continue
+            if told is not None:
+                warnings.append(f"{view} is left out: {told}")
+            elif chunks:
+                oldest = chunks[0].begin
+                since = oldest if view.has_before(session, oldest) else None
+                steps.append(_step(len(steps) + 1, view, since))
     reason = f"{count(len(steps), 'continuous aggregate')} of {len(views):,} to refresh"
     return table.plan(OperationType.VIEWS, parameters.model_dump(), reason, steps, warnings)
 
 
-def _step(number: int, name: str, since: datetime) -> PlanStep:
-    """From the oldest chunk on: a refresh of what was dropped would empty the view there."""
+def _step(number: int, view: Aggregate, since: str | None) -> PlanStep:
+    """Where the view has more than there are rows, from the oldest chunk on: what was dropped would be emptied."""
+    name = view.identifier.as_string(None)
     return PlanStep(
         number=number,
         action="refresh_aggregate",
-        summary=f"Refresh {name} from {since:%Y-%m-%d %H:%M} on.",
+        summary=f"Refresh {view}." if since is None else f"Refresh {view} from {since} on: older rows may be dropped.",
         risk=_RISK,
-        detail={"sql": _statement(name, str(since)).as_string(None), "view": name, "since": str(since)},
+        detail={"sql": _statement(name, since).as_string(None), "view": name, "since": since},
     )
 
 
-def _statement(name: str, since: str) -> sql.Composed:
-    return sql.SQL("CALL refresh_continuous_aggregate({}::regclass, {}::timestamptz, NULL)").format(
+def _statement(name: str, since: str | None) -> sql.Composed:
+    """Without a cast the server reads the time as of the type of the view's column."""
+    return sql.SQL("CALL refresh_continuous_aggregate({}::regclass, {}, NULL)").format(
         sql.Literal(name), sql.Literal(since)
     )
 
