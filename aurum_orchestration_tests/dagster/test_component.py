@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -66,6 +67,18 @@ def test_no_other_fleet_is_loaded_with_it(project: Path, monkeypatch: pytest.Mon
     assert "aurum_orchestration.definitions" not in sys.modules
 
 
+def test_the_examples_module_is_valid(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process what the command of the example's README does in two of its own."""
+    monkeypatch.setenv("DAGSTER_IS_DEFS_VALIDATION_CLI", "1")
+    definitions = importlib.import_module("lights.definitions").defs()
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.get_repository_def().has_job("compaction")
+    (project / "src/lights/defs/lake_maintenance/fleet.yaml").write_text("version: 2\n")
+    with pytest.raises(ComponentTreeException):
+        importlib.import_module("lights.definitions").defs()
+
+
+@pytest.mark.thorough
 def test_the_command_of_the_examples_readme_validates_it(project: Path) -> None:
     command = "dagster definitions validate -m lights.definitions"
     assert command in (project / "README.md").read_text()

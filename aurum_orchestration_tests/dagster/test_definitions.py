@@ -134,12 +134,13 @@ def test_backends_whose_names_dagster_cannot_tell_apart(tmp_path: Path) -> None:
     assert names[0] == "compaction_a_b"
 
 
-def test_ten_thousand_tables_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("tables", [1_000, pytest.param(10_000, marks=pytest.mark.thorough)])
+def test_thousands_of_tables_load(tables: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fleet = fleet_of(tmp_path, "lake")
-    fleet.remember("lake", [found(f"ns{number % 50}", f"t{number}") for number in range(10_000)])
+    fleet.remember("lake", [found(f"ns{number % 50}", f"t{number}") for number in range(tables)])
     caplog.set_level(logging.WARNING)
     definitions = build_definitions(fleet, settings(tmp_path))
-    assert len(definitions.get_repository_def().asset_graph.get_all_asset_keys()) == 10_000
+    assert len(definitions.get_repository_def().asset_graph.get_all_asset_keys()) == tables
     assert not caplog.records
 
 

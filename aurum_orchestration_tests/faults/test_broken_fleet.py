@@ -64,6 +64,18 @@ def test_a_file_that_was_never_right_does_not_load(settings: AurumSettings) -> N
         build_definitions(settings=settings)
 
 
+def test_what_was_right_is_no_excuse_while_dagster_validates(
+    settings: AurumSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_definitions(settings=settings)
+    settings.fleet.write_text(BROKEN)
+    build_definitions(settings=settings)  # goes on with what was right
+    monkeypatch.setenv("DAGSTER_IS_DEFS_VALIDATION_CLI", "1")
+    with pytest.raises(ConfigurationError, match="icebreg"):
+        build_definitions(settings=settings)
+
+
+@pytest.mark.thorough
 def test_who_validates_is_told_that_the_file_is_wrong_whatever_was_right_before(
     settings: AurumSettings, tmp_path: Path
 ) -> None:
@@ -83,6 +95,7 @@ def test_who_validates_is_told_that_the_file_is_wrong_whatever_was_right_before(
     assert "icebreg" in done.stdout  # where Dagster logs
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dagster's own, in its workspace
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_reload_in_dagster(

@@ -69,12 +69,16 @@ def lake_on(home: Path, uri: str) -> Iterator[Lakeside]:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where the processes work, until ``stop``; ``progress`` has a counter for each process."""
+    """Where the processes work, until ``stop``; ``progress`` has a counter for each process.
+
+    ``expiries`` has one for each engine: its completed retentions.
+    """
 
     home: Path
     uri: str
     stop: Event
     progress: Any
+    expiries: Any
 
     @contextmanager
     def lake(self) -> Iterator[Lakeside]:
@@ -243,6 +247,8 @@ def maintain(ground: Ground, number: int, engine: int, ttl: float | None, answer
                 result = lake.run(operation, **parameters)
                 problem = result.problem.type if result.problem else ""
                 told.append((operation, str(result.status), problem, result.reason))
-                ground.progress[number] += operation == "compaction" and str(result.status) == "completed"
+                completed = str(result.status) == "completed"
+                ground.progress[number] += operation == "compaction" and completed
+                ground.expiries[engine] += operation == "retention" and completed
     answer.send(told)
     answer.close()
