@@ -5,8 +5,11 @@ The lease in the history store keeps runs apart that share a history; this keeps
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import psycopg
 
 from aurum_orchestration.errors import LeaseHeldError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
@@ -40,5 +43,11 @@ def reserved(session: Session, oid: int, table: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not session.connection.closed:  # else the lock ended with it
-            session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", (CLASS, key))
+        release(session, (CLASS, key))
+
+
+def release(session: Session, key: tuple[int, int]) -> None:
+    """Give a lock back. Where the server has ended the session, the lock ended with it, and what ended it is told."""
+    with contextlib.suppress(psycopg.OperationalError):
+        if not session.connection.closed:
+            session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)

@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aurum_orchestration.errors import AurumError, EngineError, LockTimeoutError, TableNotFoundError
+from aurum_orchestration.errors import (
+    AurumError,
+    BackendUnavailableError,
+    EngineError,
+    LockTimeoutError,
+    TableNotFoundError,
+)
 from aurum_orchestration.maintenance.backends.postgres.compaction.client import find_client, last_lines, repack
 from aurum_orchestration.maintenance.backends.postgres.compaction.leftovers import remove
 from aurum_orchestration.maintenance.backends.postgres.compaction.plan import (
@@ -112,6 +118,10 @@ class _Step(DirectUnit):
         refuse_repack(session, table)
         try:
             return repack(find_client(table.server), table, patience, run, _impatient(session, patience))
+        except EngineError as error:
+            _refuse_without_server(session, error)
+            self._tidy()
+            raise
         except AurumError:
             self._tidy()
             raise
@@ -135,6 +145,15 @@ class _Step(DirectUnit):
                 patiently(lambda: remove(session, table), attempts=3)
         except AurumError as error:
             _log.warning("%s: what the failed pg_repack left stays until the next run: %s", table.id, error)
+
+
+def _refuse_without_server(session: Session, error: EngineError) -> None:
+    """Raise BackendUnavailableError where pg_repack failed because the server did: our session has ended, too."""
+    try:
+        session.value("SELECT 1")
+    except BackendUnavailableError as gone:
+        hint = "The table is whole. Run again: it removes what pg_repack left."
+        raise BackendUnavailableError(f"{gone.detail}; {error.detail}", hint=hint) from error
 
 
 def _impatient(session: Session, patience: float) -> Callable[[], str | None]:

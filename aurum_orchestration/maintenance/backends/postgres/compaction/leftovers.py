@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from psycopg import sql
 
 from aurum_orchestration.errors import LeaseHeldError
+from aurum_orchestration.maintenance.backends.postgres.advisory import release
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 
@@ -88,8 +89,7 @@ def none_at_work(session: Session, table: PgTable) -> Iterator[None]:
     try:
         yield
     finally:
-        if not session.connection.closed:
-            session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
+        release(session, key)
 
 
 def remove(session: Session, table: PgTable) -> int:
