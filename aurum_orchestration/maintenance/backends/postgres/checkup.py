@@ -88,7 +88,8 @@ def _rights(session: Session, server: ServerFacts) -> Iterator[Finding]:
     hint = "docs/postgres.md has the SQL for a role that can do all of it."
     if row.foreign_tables and not server.maintains_everything:
         owned = row.tables - row.foreign_tables
-        told = f"{server.user} owns {owned:,} of {count(row.tables, 'table')} and has no pg_maintain"
+        told = f"{server.user} owns {owned:,} of {count(row.tables, 'table')}"
+        told += " and has no pg_maintain" if server.major >= 17 else ", and before PostgreSQL 17 only owners may"
         yield warning("rights", f"{told}: VACUUM and REINDEX of the others may be refused", hint)
     else:
         yield ok("rights", f"{server.user} may maintain all tables" + (", as superuser" if server.superuser else ""))
