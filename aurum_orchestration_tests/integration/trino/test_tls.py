@@ -225,7 +225,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory, trust: Trust) -> Iterato
         folder / "local",
         {
             "plugin.dir": str(plugins),
-            "http-server.authentication.type": "CERTIFICATE,PASSWORD",
+            "http-server.authentication.type": "CERTIFICATE,PASSWORD,JWT",
             "http-server.authentication.certificate.user-mapping.pattern": "CN=([^,]+).*",
             "http-server.https.enabled": "true",
             "http-server.https.port": str(port),
@@ -239,21 +239,26 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory, trust: Trust) -> Iterato
 
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
-async def test_trino_itself(encrypted: tuple[TrinoServer, int], trust: Trust, tmp_path: Path) -> None:
+async def test_trino_itself(
+    encrypted: tuple[TrinoServer, int], trust: Trust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every way in, and every way that is none; the table goes through all of them unharmed."""
     server, port = encrypted
     ca = str(trust.ca.certificate)
+    monkeypatch.setenv("AURUM_TEST_RIGHT", PASSWORD)  # a fleet file holds no password
+    monkeypatch.setenv("AURUM_TEST_WRONG", "another")
+    right, wrong = ({"auth": {"kind": "basic", "password": f"${{AURUM_TEST_{one}}}"}} for one in ("RIGHT", "WRONG"))
     with site(server, tmp_path, host="127.0.0.1", port=port, verify=ca) as table:
         before = table.snapshots()
         hints = []
         for keys, kind in (
-            ({"auth": {**BASIC, "password": "another"}}, "access-denied"),
+            (wrong, "access-denied"),
             ({"http_scheme": "https"}, "access-denied"),
             (trust.by_certificate(trust.stranger), "access-denied"),
-            ({"auth": BASIC, "verify": str(trust.other.certificate)}, "configuration-error"),
-            ({"auth": BASIC, "verify": True}, "configuration-error"),
-            ({"auth": BASIC, "host": "localhost"}, "configuration-error"),
-            ({"auth": BASIC, "port": server.port}, "configuration-error"),
+            ({**right, "verify": str(trust.other.certificate)}, "configuration-error"),
+            ({**right, "verify": True}, "configuration-error"),
+            ({**right, "host": "localhost"}, "configuration-error"),
+            ({**right, "port": server.port}, "configuration-error"),
             ({"http_scheme": "http", "http_attempts": 1, "statement_attempts": 1}, "backend-unavailable"),
         ):
             kept = dict(table.keys)
@@ -268,9 +273,10 @@ async def test_trino_itself(encrypted: tuple[TrinoServer, int], trust: Trust, tm
         assert "`verify`" in (hints[3] or "")
         assert "`host`" in (hints[5] or "")
 
-        table.keys["auth"] = BASIC
+        table.keys.update(right)
         done = await table.go("compaction")
-        assert (done.status, done.metrics["files_rewritten"]) == ("completed", 7), done.problem
+        assert done.status == "completed", done.problem
+        assert done.metrics["files_rewritten"] == 7
         table.keys.update(trust.by_certificate(trust.user))
         done = await table.go("retention")
         assert done.status == "completed", done.problem
