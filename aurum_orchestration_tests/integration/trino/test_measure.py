@@ -213,4 +213,5 @@ def test_without_its_catalog_trino_alone_lists_measures_and_plans(trino: TrinoSe
     assert health.problem is None
     assert "metadata_bytes" not in health.metrics
     assert alone.trino.table(ids(namespace, "small")[0]).embedded is None
-    assert backend(trino, catalog=trino.properties).trino.table(ids(namespace, "small")[0]).embedded is not None
+    with opened(backend(trino, catalog=trino.properties)) as both:
+        assert both.trino.table(ids(namespace, "small")[0]).embedded is not None
