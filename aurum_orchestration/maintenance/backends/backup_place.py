@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,6 +105,12 @@ class Place:
     def name(self, stamp: str) -> str:
         """Name of the backup made at a time, without ending."""
         return self._template.replace("{db}", self._database).replace(TIMESTAMP, stamp)
+
+    def new_name(self, moment: datetime, ending: str) -> str:
+        """Name of a backup made at a moment; that of the next second while there is one of that name."""
+        while self._exists(name := self.name(moment.strftime("%Y%m%dT%H%M%SZ")) + ending):
+            moment += timedelta(seconds=1)
+        return name
 
     @property
     def _place(self) -> tuple[pafs.FileSystem, str]:
@@ -194,7 +201,7 @@ class Place:
             note = self._read_note(info.path) if named else None
             if named and note is not None and note.source == self.source:
                 found.append(Kept(named[1], note))
-        return sorted(found, key=lambda one: one.note.made_at, reverse=True)
+        return sorted(found, key=lambda one: (one.note.made_at, one.name), reverse=True)
 
     def _read_note(self, path: str) -> Note | None:
         try:

@@ -95,3 +95,14 @@ def test_without_a_path_there_is_nothing_to_do(file: File) -> None:
     result = file.run("backup")
     assert result.status is MaintenanceStatus.SKIPPED
     assert "no path is set" in result.reason
+
+
+def test_two_backups_of_one_second_have_names_of_their_own(
+    file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "datetime", clock(0))
+    for _ in range(2):
+        result = file.run("backup", path=str(tmp_path / "backups"), keep_last=1)
+        assert result.status is MaintenanceStatus.COMPLETED, result.reason
+    (copy, _) = names(tmp_path / "backups")
+    assert copy.startswith("backup_app_20260101T000001Z")

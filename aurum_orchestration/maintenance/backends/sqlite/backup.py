@@ -43,7 +43,7 @@ def plan(target: Target, parameters: BackupParameters) -> MaintenancePlan:
     place = _place(target, parameters)
     with target.database.look() as connection:
         bytes_ = float(value(connection, "PRAGMA page_count") * value(connection, "PRAGMA page_size"))
-    file = place.name(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")) + ENDING
+    file = place.new_name(datetime.now(UTC), ENDING)
     steps = [
         PlanStep(
             number=1,

@@ -59,8 +59,7 @@ def plan_backup(database: Database, parameters: BackupParameters) -> Maintenance
         _require_readable(session, database)
         bytes_ = session.value("SELECT pg_database_size(current_database())")
         warnings = [*long_transactions(session), *_blockers(session)]
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = place.name(stamp) + ending(place, parameters)
+    name = place.new_name(datetime.now(UTC), ending(place, parameters))
     reason = f"a backup of {size(bytes_)} is due" if bytes_ else "a backup is due"
     steps = [_dump(place, parameters, tools, name, float(bytes_))]
     older = [one.name for one in place.kept()][parameters.keep_last - 1 :]
