@@ -18,9 +18,6 @@ SELECT indexrelid::regclass::text, pg_relation_filenode(indexrelid)
 """
 
 
-OLD_GO = "DELETE FROM readings WHERE at < now() - interval '20 days' AND value < 2000"
-
-
 def done(result: MaintenanceResult) -> MaintenanceResult:
     assert result.status is MaintenanceStatus.COMPLETED, (result.reason, result.problem)
     return result
