@@ -14,12 +14,15 @@ from aurum_orchestration_tests.integration.postgres.support import CHURN, Pg
 
 
 @pytest.fixture
-def empty(postgres_url: str, tmp_path: Path) -> Iterator[Pg]:
-    """An empty database."""
+def empty(request: pytest.FixtureRequest, postgres_url: str, tmp_path: Path) -> Iterator[Pg]:
+    """An empty database; an indirect parameter is its encoding."""
     server = postgres_url.replace("+psycopg", "")
     name = f"aurum_{uuid.uuid4().hex[:12]}"
+    made = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if encoding := getattr(request, "param", None):
+        made += sql.SQL(" TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING {}").format(sql.Literal(encoding))
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(made)
         try:
             yield Pg(psycopg.conninfo.make_conninfo(server, dbname=name), name, tmp_path / "home")
         finally:

@@ -31,6 +31,16 @@ def test_discovery_lists_the_database_and_its_tables_by_kind(pg: Pg) -> None:
     assert only == [f"pg.{pg.name}", TRADES]
 
 
+@pytest.mark.parametrize("empty", ["SQL_ASCII", "LATIN1"], indirect=True)
+def test_a_database_of_another_encoding_is_kept_as_any(pg: Pg) -> None:
+    pg.sql("DELETE FROM trades WHERE id % 2 = 0")
+    (health,) = pg.health(TRADES)
+    assert health.metrics["dead_tuples"] == ROWS / 2
+    done = pg.run("vacuum")
+    assert (done.status, done.problem) == ("completed", None)
+    assert pg.run("reindex", scope="table").status == "completed"
+
+
 def test_a_fresh_table_owes_nothing_and_a_churned_one_does(pg: Pg) -> None:
     (fresh,) = pg.health(TRADES)
     pg.sql("DELETE FROM trades WHERE id % 2 = 0")

@@ -206,8 +206,14 @@ class Sessions:
     @property
     def options(self) -> dict[str, Any]:
         """How connections are made, besides where to."""
-        # prepared statements do not survive a pooler between us and the server
-        return {"autocommit": True, "prepare_threshold": None, "application_name": "aurum"}
+        # prepared statements do not survive a pooler between us and the server; of a SQL_ASCII database the driver
+        # would answer bytes instead of text
+        return {
+            "autocommit": True,
+            "prepare_threshold": None,
+            "application_name": "aurum",
+            "client_encoding": "utf8",
+        }
 
     def _settings(self, name: str, statement_seconds: float, more: Mapping[str, str]) -> sql.Composed:
         """What a session begins with: nothing of the one before. One message, which also shows that it answers."""
