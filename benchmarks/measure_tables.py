@@ -2,12 +2,13 @@
 
 The fleet is made without data files: a few tables get real metadata and real manifests through PyIceberg,
 all others are clones of these with a uuid, a location and manifests of their own. 98 % are healthy, 2 %
-have 60 to 400 small files. A fresh process measures; prints a JSON array of figures.
+have 60 to 400 small files. A fresh process measures and plans as `aurum status` does; prints a JSON array of figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import sqlite3
 import statistics
@@ -186,11 +187,15 @@ def _path(location: str) -> Path:
 def measure(home: Path) -> list[dict[str, Any]]:
     """The figures of one process: a first pass over everything, passes with nothing changed, planning."""
     from aurum_orchestration.fleet.policy import builtin_policy_models
+    from aurum_orchestration.maintenance.backends.iceberg.backend import HANDLERS
     from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables, open_catalog
     from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
     from aurum_orchestration.maintenance.planner.decide import decide
     from aurum_orchestration.maintenance.planner.rank import Budget, rank
+    from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 
+    gc.set_threshold(100_000, 20, 100)  # as the command does
+    planned = [operation for operation in TRIGGERS if operation in HANDLERS]  # as the service asks of such a backend
     policies = {operation: model() for operation, model in builtin_policy_models().items()}
 
     def policy_of(_table: object, operation: str) -> BaseModel:
@@ -208,7 +213,7 @@ def measure(home: Path) -> list[dict[str, Any]]:
 
     def plan() -> object:
         now = datetime.now(UTC)
-        decisions = [one for health in healths for one in decide(health, policy_of, {}, now)]
+        decisions = [one for health in healths for one in decide(health, policy_of, {}, now, planned)]
         return rank(decisions, Budget(tables=50))
 
     planning = [timed(plan)[0] for _ in range(PASSES)]
