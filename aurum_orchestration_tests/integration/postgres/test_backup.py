@@ -328,6 +328,7 @@ def test_sftp_holds_whole_backups_and_a_connection_that_ended_is_made_anew(
         assert note == f"{tar}.json"
         with_password = backup(pg, root.replace("@", ":word@"))
         assert "path holds a secret" in str(with_password.problem and with_password.problem.detail)
+        fsspec.url_to_fs(root)[0].client.close()  # a session outlives the server that let it in
     gone = backup(pg, root)
     assert gone.problem is not None
     assert gone.problem.type == "backend-unavailable"
