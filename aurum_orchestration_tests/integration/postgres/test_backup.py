@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from aurum_orchestration.errors import CorruptTableError, OperationCancelledError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.local.engines.background import free_port
 from aurum_orchestration.maintenance.backends.backup_place import Place
 from aurum_orchestration.maintenance.backends.postgres.backup import execute, tools
 from aurum_orchestration.maintenance.backends.postgres.backup.execute import DumpUnit
@@ -328,7 +330,7 @@ def test_sftp_holds_whole_backups_and_a_connection_that_ended_is_made_anew(
         assert note == f"{tar}.json"
         with_password = backup(pg, root.replace("@", ":word@"))
         assert "path holds a secret" in str(with_password.problem and with_password.problem.detail)
-        fsspec.url_to_fs(root)[0].client.close()  # a session outlives the server that let it in
-    gone = backup(pg, root)
+    # another port than the server had: a session that it let in outlives it
+    gone = backup(pg, f"sftp://{getpass.getuser()}@127.0.0.1:{free_port()}{folder}")
     assert gone.problem is not None
     assert gone.problem.type == "backend-unavailable"
