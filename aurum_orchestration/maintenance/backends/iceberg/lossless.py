@@ -20,9 +20,9 @@ from typing import Any
 import orjson
 from pyiceberg.catalog import Catalog, MetastoreCatalog
 from pyiceberg.io import FileIO
-from pyiceberg.serializers import Compressor, FromInputFile, ToOutputFile
+from pyiceberg.serializers import Compressor, ToOutputFile
 from pyiceberg.table import Table
-from pyiceberg.table.metadata import TableMetadata, TableMetadataV3
+from pyiceberg.table.metadata import TableMetadata, TableMetadataUtil, TableMetadataV3
 from pyiceberg.typedef import IcebergBaseModel
 
 from aurum_orchestration.errors import UnsupportedError
@@ -35,7 +35,7 @@ _EMPTY: tuple[Any, ...] = (None, [], {}, "", -1)
 def refuse_lossy_commit(table: Table) -> None:
     """Raise UnsupportedError naming what a commit of the table's metadata would drop or change by the way."""
     if isinstance(table.catalog, MetastoreCatalog):
-        _refuse_lossy(table.io, table.metadata_location, table.metadata)
+        _refuse_lossy(_stored(table.io, table.metadata_location), table.metadata)
 
 
 def write_version_3(catalog: Catalog) -> None:
@@ -49,8 +49,8 @@ def _write(metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:
     if not isinstance(metadata, TableMetadataV3):
         ToOutputFile.table_metadata(metadata, output)
         return
-    former = metadata.metadata_log[-1].metadata_file
-    _refuse_lossy(io, former, FromInputFile.table_metadata(io.new_input(former)))
+    former = _stored(io, metadata.metadata_log[-1].metadata_file)
+    _refuse_lossy(former, TableMetadataUtil.parse_raw(former.decode()))
     compress = Compressor.get_compressor(output.location).bytes_compressor()
     with output.create() as stream:
         stream.write(compress(_text(metadata).encode()))
@@ -62,13 +62,15 @@ def _text(metadata: TableMetadata) -> str:
     return metadata.model_dump_json()
 
 
-def _refuse_lossy(io: FileIO, location: str, metadata: TableMetadata) -> None:
-    """Raise UnsupportedError when ``metadata``, as read from ``location``, would not be written as it is there."""
+def _stored(io: FileIO, location: str) -> bytes:
     content = Files(io.properties, io).read(location)
-    if content.startswith(b"\x1f\x8b"):
-        content = gzip.decompress(content)
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def _refuse_lossy(stored: bytes, metadata: TableMetadata) -> None:
+    """Raise UnsupportedError when ``metadata``, as read from a file with that text, would not be written like it."""
     changed = isinstance(metadata, TableMetadataV3)
-    lost = next(_lost(orjson.loads(content), orjson.loads(_text(metadata)), "", changed=changed), None)
+    lost = next(_lost(orjson.loads(stored), orjson.loads(_text(metadata)), "", changed=changed), None)
     if lost is not None:
         raise UnsupportedError(
             f"the table's metadata has {lost}, which PyIceberg does not know and a commit would drop",
