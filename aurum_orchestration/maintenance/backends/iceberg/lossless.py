@@ -13,7 +13,6 @@ have been upgraded since it was planned.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +26,7 @@ from pyiceberg.typedef import IcebergBaseModel
 
 from aurum_orchestration.errors import UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
+from aurum_orchestration.maintenance.backends.iceberg.metadata import unpacked
 
 _EMPTY: tuple[Any, ...] = (None, [], {}, "", -1)
 """Values that say the same as an absent member; -1 is how an empty table's current snapshot is written."""
@@ -63,8 +63,7 @@ def _text(metadata: TableMetadata) -> str:
 
 
 def _stored(io: FileIO, location: str) -> bytes:
-    content = Files(io.properties, io).read(location)
-    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    return unpacked(Files(io.properties, io).read(location))
 
 
 def _refuse_lossy(stored: bytes, metadata: TableMetadata) -> None:

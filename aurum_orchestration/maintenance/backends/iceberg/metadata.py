@@ -116,12 +116,15 @@ class TableState(msgspec.Struct, frozen=True, gc=False):
         return self.windows[-1][0] if self.windows else None
 
 
+def unpacked(content: bytes) -> bytes:
+    """The JSON of a metadata file, gzip-compressed or not. Raises what gzip does."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
 def parse_metadata(content: bytes) -> Metadata:
     """A metadata file's content, gzip-compressed or not. Raises CorruptTableError."""
     try:
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        return _decoder.decode(content)
+        return _decoder.decode(unpacked(content))
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise CorruptTableError(f"the metadata file cannot be read: {error}") from error
 
