@@ -127,3 +127,43 @@ def test_a_large_table_gets_a_proposal_and_nothing_is_done(empty: Pg) -> None:
     assert 'PARTITION BY RANGE ("at")' in steps_of(told)[0].detail["sql"]
     assert any("primary or unique keys have to contain at" in text for text in told.warnings)
     assert empty.sql("SELECT count(*) FROM pg_class WHERE relname LIKE 'events%' AND relkind IN ('r', 'p')") == [(1,)]
+
+
+STRAYS = """
+CREATE TABLE days (id bigint, day date NOT NULL, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE days_20260101 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-01-02');
+CREATE TABLE days_rest PARTITION OF days DEFAULT;
+CREATE TABLE note (id bigint, day date, FOREIGN KEY (id, day) REFERENCES days ON DELETE {action});
+INSERT INTO days SELECT g, '2026-01-03' FROM generate_series(1, 10) g;
+INSERT INTO days SELECT g, '2026-01-05' FROM generate_series(1, 10) g;
+INSERT INTO note SELECT 7, '2026-01-03'
+"""
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "NO ACTION"])
+def test_rows_that_others_refer_to_stay_in_the_default_partition(empty: Pg, action: str) -> None:
+    """To the server the move is a deletion: a key would take along, or change, what refers to the rows."""
+    empty.script(STRAYS.format(action=action))
+    before, notes = empty.checksum("days"), empty.checksum("note")
+    result = done(empty.run("partition_evolution", "pg.public.days", premake=0))
+    assert result.metrics["rows_moved"] == 10
+    assert any("days_20260103 is not made: " in told and "1 rows of public.note" in told for told in result.warnings)
+    assert (empty.checksum("days"), empty.checksum("note")) == (before, notes)
+    assert empty.sql("SELECT count(*) FROM days_20260105") == [(10,)]
+    again = empty.run("partition_evolution", "pg.public.days", premake=0)
+    assert (str(again.status), "10 rows of the default one stay there" in again.reason) == ("skipped", True)
+
+
+def test_rows_that_come_to_refer_to_the_moved_ones_do_not_go_along(empty: Pg) -> None:
+    empty.script(STRAYS.format(action="CASCADE"))
+    empty.sql(
+        "DELETE FROM note",
+        "CREATE FUNCTION refers() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO note VALUES (OLD.id, OLD.day); RETURN OLD; END'",
+        "CREATE TRIGGER refers BEFORE DELETE ON days FOR EACH ROW EXECUTE FUNCTION refers()",
+    )
+    before = empty.checksum("days")
+    result = empty.run("partition_evolution", "pg.public.days", premake=0)
+    assert "rows that refer to public.days went" in result.reason
+    assert (str(result.status), empty.checksum("days")) == ("failed", before)
+    assert any("trigger refers fires" in told for told in result.warnings)

@@ -366,6 +366,38 @@ def test_what_refers_to_old_rows_is_named_and_counted(empty: Pg) -> None:
     assert empty.sql("SELECT count(*) FROM job") == [(99,)]
 
 
+def test_what_refers_to_a_partition_through_its_table_is_named_too(empty: Pg) -> None:
+    empty.script(
+        """
+        CREATE TABLE job (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE job_old PARTITION OF job FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        CREATE TABLE part (job int, at date, FOREIGN KEY (job, at) REFERENCES job ON DELETE CASCADE);
+        CREATE INDEX ON part (job, at);
+        INSERT INTO job VALUES (1, '2020-01-01'), (2, '2020-02-01'); INSERT INTO part VALUES (2, '2020-02-01')
+        """
+    )
+    extra = "    logs:\n      - {title: Jobs, table: public.job_old, time_column: at%s}\n"
+    refused = empty.run("logs", "pg.public.job_old", extra=extra % "")
+    assert "1 rows of public.part would be deleted with them, by foreign key part_job_at_fkey" in refused.reason
+    assert empty.sql("SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM part)") == [(2, 1)]
+    done(empty.run("logs", "pg.public.job_old", extra=extra % ", cascade: true"))
+    assert empty.sql("SELECT (SELECT count(*) FROM job), (SELECT count(*) FROM part)") == [(0, 0)]
+
+
+def test_names_may_hold_quotes_spaces_and_what_looks_like_a_parameter(empty: Pg, tmp_path: Path) -> None:
+    name = '"An ""odd"" 100%s.x"."T %(rows)s"'
+    empty.sql('CREATE SCHEMA "An ""odd"" 100%s.x"', f'CREATE TABLE {name} ("id%" int, "At %d" date)')
+    for archive in (f"archive_table: '{name[:-1]} archive\"'", f"archive_path: {tmp_path}", ""):
+        empty.sql(
+            f'DROP TABLE IF EXISTS {name[:-1]} archive"',
+            f'CREATE TABLE {name[:-1]} archive" (LIKE {name})',
+            f"INSERT INTO {name} VALUES (1, now()), (2, now() - interval '900 days'), (3, NULL)",
+        )
+        extra = f"""    logs:\n      - {{title: Odd, table: '{name}', time_column: "At %d", {archive}}}\n"""
+        assert done(empty.run("logs", database(empty), extra=extra)).metrics["rows_deleted"] == 1
+        assert empty.sql(f'DELETE FROM {name} RETURNING "id%"') == [(1,), (3,)]
+
+
 def test_a_large_table_behind_an_unindexed_key_is_refused(empty: Pg) -> None:
     empty.script(
         """

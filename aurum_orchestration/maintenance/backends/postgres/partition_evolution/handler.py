@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from psycopg import sql
 
 from aurum_orchestration.errors import EngineError, VerificationError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
+from aurum_orchestration.maintenance.backends.postgres.partition_evolution.moving import require_movable
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.plan import (
     OPERATION,
     plan_partition_evolution,
     statements_for,
+    within,
 )
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.ranges import Range, Ranges
 from aurum_orchestration.maintenance.backends.postgres.partitions import partition_key, partitions
+from aurum_orchestration.maintenance.backends.postgres.rows.ledger import Page
 from aurum_orchestration.maintenance.backends.postgres.rows.relation import row_table
 from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable, table_of
 from aurum_orchestration.maintenance.backends.reports import DirectUnit, PlannedReport
@@ -83,11 +87,16 @@ class _Attach(DirectUnit):
         lower, upper = (ranges.parsed(self.step.detail[end]) for end in ("lower", "upper"))
         one = Range(self.step.detail["partition"], lower, upper)
         moved = 0
-        with session.transaction():
+        ledger = None
+        if default is not None:  # rows that refer to some may have come meanwhile
+            ledger = require_movable(session, table, default, within(key.column, ranges, one))
+        with ExitStack() as held:
+            held.enter_context(session.transaction())
+            page = held.enter_context(ledger.page(session)) if ledger else Page()
             for statement in statements_for(table, default, key.column, ranges, one):
                 touched = session.execute(statement)
                 if statement.as_string(None).startswith("WITH moved"):
-                    moved = touched
+                    moved = page.deleted = touched
             new = sql.Identifier(table.schema, one.name)
             there = session.value(sql.SQL("SELECT count(*) FROM ONLY {}").format(new))
             if there != moved:

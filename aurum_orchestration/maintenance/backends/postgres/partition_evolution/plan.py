@@ -11,6 +11,10 @@ from psycopg import sql
 from aurum_orchestration.errors import AccessDeniedError, UnsupportedError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.horizon import long_transactions
+from aurum_orchestration.maintenance.backends.postgres.partition_evolution.moving import (
+    require_movable,
+    trigger_warnings,
+)
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.proposal import propose
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.ranges import Range, Ranges
 from aurum_orchestration.maintenance.backends.postgres.partitions import Partition, partition_key, partitions
@@ -63,9 +67,11 @@ def plan_partition_evolution(table: PgTable, parameters: PartitionEvolutionParam
         warnings = long_transactions(session)
         if ranges.open_ended:
             warnings.append("a partition reaches up to MAXVALUE, so none can be made after it")
-        strays = (
-            {} if default is None else _strays(session, default, key.column, ranges, wanted=wanted, warnings=warnings)
-        )
+        strays: dict[str, int] = {}
+        if default is not None:
+            strays = _strays(session, default, key.column, ranges, wanted=wanted, warnings=warnings)
+            _leave_kept(session, rows, default, key.column, ranges, wanted=wanted, strays=strays, warnings=warnings)
+            warnings += trigger_warnings(session, rows, default) if any(strays.values()) else []
     steps = [
         step
         for number, one in enumerate(sorted(wanted.values(), key=lambda one: one.lower), 1)
@@ -74,7 +80,8 @@ def plan_partition_evolution(table: PgTable, parameters: PartitionEvolutionParam
     moved = sum(step.detail["rows"] for step in steps)
     told = f"{len(steps):,} partitions of {ranges.step} are missing, {moved:,} rows wait for them in the default one"
     if not steps:
-        told = f"partitions reach up to {ranges.end:%Y-%m-%d %H:%M}, and no row strayed"
+        stray = f"{sum(strays.values()):,} rows of the default one stay there" if strays else "no row strayed"
+        told = f"partitions reach up to {ranges.end:%Y-%m-%d %H:%M}, and {stray}"
     return table.plan(OPERATION, parameters.model_dump(), told, steps, warnings)
 
 
@@ -120,6 +127,28 @@ def _strays(
         after = ranges.bound(one.upper)
     warnings.append(f"more than {MOST_STRAYS} ranges have rows in {default.shown}; the next run carries on")
     return found
+
+
+def _leave_kept(
+    session: Session,
+    table: RowTable,
+    default: Partition,
+    column: str,
+    ranges: Ranges,
+    *,
+    wanted: dict[str, Range],
+    strays: dict[str, int],
+    warnings: list[str],
+) -> None:
+    """Take those ranges out of the wanted ones whose rows cannot leave the default partition."""
+    for name, rows in strays.items():
+        if not rows:
+            continue
+        try:
+            require_movable(session, table, default, within(column, ranges, wanted[name]))
+        except UnsupportedError as refused:
+            del wanted[name]
+            warnings.append(" ".join(filter(None, (f"{name} is not made: {refused.detail}.", refused.hint))))
 
 
 def within(column: str, ranges: Ranges, one: Range) -> sql.Composed:

@@ -53,13 +53,13 @@ class Export:
     ) -> tuple[Taken, str | None]:
         """One batch: deleted, written, read back, then committed. Also the newest time that was picked."""
         columns = removal.table.columns
-        query = removal.batch(leaf, where, ordered=ordered) + sql.SQL(
+        query = removal.batch(leaf, where, rows, ordered=ordered) + sql.SQL(
             "SELECT {values}, {judge}, (SELECT count(*) FROM picked), (SELECT max(moment)::text FROM picked) FROM gone"
         ).format(values=sql.SQL(", ").join(map(_value, columns)), judge=removal.judge())
         path = None
         try:
             with self._session.transaction(), ledger.page(self._session) as page:
-                found = self._session.tuples(query, {"rows": rows})
+                found = self._session.tuples(query)
                 page.deleted = len(found)
                 if not found:
                     return Taken(0, 0, more=True), None

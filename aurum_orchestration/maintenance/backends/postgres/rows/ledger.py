@@ -19,16 +19,18 @@ _REFERRING = """
 SELECT DISTINCT relid::oid::bigint
   FROM pg_constraint k,
        LATERAL (SELECT k.conrelid AS relid UNION SELECT relid FROM pg_partition_tree(k.conrelid) WHERE isleaf) leaf
- WHERE k.contype = 'f' AND k.confrelid = %s::oid AND k.conrelid <> k.confrelid AND k.conparentid = 0
-   AND k.confdeltype IN ('c', 'n', 'd')
+ WHERE k.contype = 'f' AND k.conrelid <> k.confrelid AND k.conparentid = 0 AND k.confdeltype IN ('c', 'n', 'd')
+   AND k.confrelid IN (SELECT %(table)s::oid UNION SELECT relid FROM pg_partition_ancestors(%(table)s::oid))
 """
-"""Tables whose rows a foreign key deletes or changes with those of a table."""
+"""Tables whose rows a foreign key deletes or changes with those of a table, or of a partition of it."""
 
 _FACTS = """
 SELECT current_setting('track_counts')::bool AS counts,
        EXISTS (SELECT FROM pg_constraint
-                WHERE contype = 'f' AND confrelid = %s::oid AND conrelid = confrelid AND confdeltype = 'c') AS cascades,
-       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = ANY (%s::oid[]) AND tgdeferrable) AS waits
+                WHERE contype = 'f' AND conrelid = confrelid AND confdeltype = 'c' AND conparentid = 0
+                  AND confrelid IN (SELECT %(table)s::oid UNION
+                                    SELECT relid FROM pg_partition_ancestors(%(table)s::oid))) AS cascades,
+       EXISTS (SELECT FROM pg_trigger WHERE tgrelid = ANY (%(leaves)s::oid[]) AND tgdeferrable) AS waits
 """
 
 _COUNTERS = """
@@ -67,9 +69,9 @@ class Ledger:
     @classmethod
     def of(cls, session: Session, table: RowTable, leaves: Sequence[Leaf], *, cascade: bool) -> Ledger:
         """The ledger of a table. ``cascade``: rows of referring tables may go or change along."""
-        referring = [] if cascade else [row[0] for row in session.tuples(_REFERRING, (table.oid,))]
+        referring = [] if cascade else [row[0] for row in session.tuples(_REFERRING, {"table": table.oid})]
         parts = [leaf.oid for leaf in leaves]
-        facts = session.row(_FACTS, (table.oid, parts))
+        facts = session.row(_FACTS, {"table": table.oid, "leaves": parts})
         warning = None
         if not facts.counts:
             warning = "the server counts no rows (track_counts is off): nobody proves that only old ones went"

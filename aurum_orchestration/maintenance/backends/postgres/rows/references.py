@@ -25,13 +25,15 @@ SELECT k.conname::text AS name, n.nspname::text AS schema, c.relname::text AS ch
        EXISTS (SELECT FROM pg_index i
                 WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
                   AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey) AS indexed,
-       c.oid = k.confrelid AS itself,
+       c.oid = k.confrelid AS itself, k.confrelid <> %(table)s::oid AS through_parent,
        EXISTS (SELECT FROM pg_constraint d WHERE d.contype = 'f' AND d.confrelid = k.conrelid AND d.confdeltype = 'c'
                   AND d.conrelid <> k.conrelid) AS further
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE k.contype = 'f' AND k.confrelid = %s::oid AND k.conparentid = 0
+ WHERE k.contype = 'f' AND k.conparentid = 0
+   AND k.confrelid IN (SELECT %(table)s::oid UNION SELECT relid FROM pg_partition_ancestors(%(table)s::oid))
  ORDER BY 2, 3, 1
 """
+"""Keys to a table; to a partition also those that point to the tables it is a part of."""
 
 _DOES = {"c": "deleted with them", "n": "changed: their key is set to null", "d": "changed: their key gets its default"}
 
@@ -54,7 +56,7 @@ def referrers(session: Session, table: RowTable, old: sql.Composable, *, cascade
     warnings: list[str] = []
     found: list[dict[str, Any]] = []
     total = 0
-    for key in session.rows(_KEYS, (table.oid,)):
+    for key in session.rows(_KEYS, {"table": table.oid}):
         child = f"{key.schema}.{key.child}"
         told = f"foreign key {key.name} of {child} ({', '.join(key.columns)})"
         if not key.indexed:
@@ -104,7 +106,11 @@ def _count(session: Session, table: RowTable, key: Any, old: sql.Composable) -> 
         sql.SQL("child.{} = parent.{}").format(sql.Identifier(mine), sql.Identifier(theirs)) for mine, theirs in pairs
     )
     # rows of the table itself that are old, too, go in the same batches or later ones
-    mine_too = sql.SQL(" AND NOT coalesce({}, false)").format(_of("child", table, old)) if key.itself else sql.SQL("")
+    mine_too = sql.SQL("")
+    if key.itself:
+        mine_too = sql.SQL(" AND NOT ({} AND coalesce({}, false))").format(
+            _within("child", table) if key.through_parent else sql.SQL("true"), _of("child", table, old)
+        )
     query = sql.SQL(
         "SELECT count(*) FROM {child} child WHERE EXISTS (SELECT FROM (SELECT * FROM {parent} WHERE {old}) parent "
         "WHERE {same}){mine_too}"
@@ -119,6 +125,13 @@ def _count(session: Session, table: RowTable, key: Any, old: sql.Composable) -> 
         return int(session.value(query))
     except (AccessDeniedError, StatementTimeoutError):
         return None
+
+
+def _within(alias: str, table: RowTable) -> sql.Composable:
+    """Whether a row of another alias lies in the partition itself."""
+    return sql.SQL("{}.tableoid IN (SELECT {oid}::oid UNION SELECT relid FROM pg_partition_tree({oid}::oid))").format(
+        sql.Identifier(alias), oid=sql.Literal(table.oid)
+    )
 
 
 def _of(alias: str, table: RowTable, old: sql.Composable) -> sql.Composable:

@@ -30,7 +30,7 @@ FIRST_BLOCKS, FEWEST_BLOCKS, MOST_BLOCKS = 64, 8, 4096
 _BATCH = """
 WITH picked AS MATERIALIZED (
   SELECT ctid AS place, {column} AS moment FROM ONLY {leaf} WHERE {old} AND {where}
-  {order} LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+  {order} LIMIT {rows} FOR UPDATE SKIP LOCKED
 ), gone AS (
   DELETE FROM ONLY {leaf} WHERE ctid = ANY (ARRAY(SELECT place FROM picked)) AND {old} RETURNING {columns}
 ){moved}
@@ -65,8 +65,8 @@ class Removal:
         kept = [one for one in self.table.columns if not one.generated] if self.archive else self.table.columns
         return sql.SQL(", ").join(sql.Identifier(one.name) for one in kept)
 
-    def batch(self, leaf: Leaf, where: sql.Composable, *, ordered: bool) -> sql.Composed:
-        """The part of a statement that picks, deletes and moves a batch; ``%(rows)s`` is its size."""
+    def batch(self, leaf: Leaf, where: sql.Composable, rows: int, *, ordered: bool) -> sql.Composed:
+        """The part of a statement that picks, deletes and moves a batch of so many rows."""
         moved = (
             sql.SQL("")
             if self.archive is None
@@ -78,6 +78,7 @@ class Removal:
             leaf=leaf.identifier,
             old=self.old,
             where=where,
+            rows=sql.Literal(rows),  # not a parameter: a name may hold what looks like one
             order=sql.SQL("ORDER BY {}").format(sql.Identifier(self.column)) if ordered else sql.SQL(""),
             columns=every,
             moved=moved,
@@ -87,14 +88,14 @@ class Removal:
         """Whether a deleted row was old, found in another way than it was picked."""
         return surely_old(self.table, self.column, sql.Identifier(self.column), self.before, self.time_zone)
 
-    def counted(self, leaf: Leaf, where: sql.Composable, *, ordered: bool) -> sql.Composed:
+    def counted(self, leaf: Leaf, where: sql.Composable, rows: int, *, ordered: bool) -> sql.Composed:
         """A whole batch in one statement, which answers with what it did."""
         kept = sql.SQL("0") if self.archive is None else sql.SQL("(SELECT count(*) FROM moved)")
-        return self.batch(leaf, where, ordered=ordered) + sql.SQL(_COUNTED).format(kept=kept, judge=self.judge())
+        return self.batch(leaf, where, rows, ordered=ordered) + sql.SQL(_COUNTED).format(kept=kept, judge=self.judge())
 
-    def shown(self, leaf: Leaf) -> str:
+    def shown(self, leaf: Leaf, rows: int) -> str:
         """The statement of a batch as a plan shows it."""
-        return self.counted(leaf, sql.SQL("true"), ordered=leaf.by_time).as_string(None).strip()
+        return self.counted(leaf, sql.SQL("true"), rows, ordered=leaf.by_time).as_string(None).strip()
 
     def count(self) -> sql.Composed:
         """How many rows are old."""
@@ -131,9 +132,9 @@ class Remover:
     def _once(self, walk: _ByTime | _ByPlace, rows: int) -> tuple[Taken, str | None]:
         if self._export is not None:
             return self._export.take(self._removal, self._ledger, walk.leaf, walk.where(), rows, ordered=walk.ordered)
-        query = self._removal.counted(walk.leaf, walk.where(), ordered=walk.ordered)
+        query = self._removal.counted(walk.leaf, walk.where(), rows, ordered=walk.ordered)
         with self._session.transaction(), self._ledger.page(self._session) as page:
-            found = self._session.row(query, {"rows": rows})
+            found = self._session.row(query)
             page.deleted = found.deleted
             require_right(found.deleted, found.archived if self._removal.archive else found.deleted, found.old)
         return Taken(found.deleted, found.picked, more=True, archived=found.archived, counted=page.gone), found.last

@@ -75,7 +75,7 @@ class PostgresRules:
         pending = len(_parquet(chore).pending()) if chore.action == "export" else 0
         return Outlook(
             rows,
-            removal.shown(parts[0]) if parts else "",
+            removal.shown(parts[0], chore.batch) if parts else "",
             pending,
             warnings,
             {"references": refer.keys, "rows_cascaded": refer.rows} if refer.keys else {},
