@@ -73,7 +73,7 @@ def doctor(session: Session) -> None:
     from aurum_orchestration.cli.render.doctor import render_doctor
 
     async def looked(service: MaintenanceService) -> list[HealthCheckResult]:
-        results, switches = await asyncio.gather(service.doctor(), in_thread(_switches))
+        results, switches = await asyncio.gather(service.doctor(), in_thread(_switches, service))
         return [*results, switches]
 
     report = DoctorReport.of(session.call(looked, Activity(stderr_console(), "Looking at everything")))
@@ -98,11 +98,11 @@ def report(session: Session, backends: Sequence[str]) -> None:
         raise typer.Exit(FAILED)
 
 
-def _switches() -> HealthCheckResult:
+def _switches(service: MaintenanceService) -> HealthCheckResult:
     begun = time.monotonic()
     from aurum_orchestration.dagster_edge.switches import switched_on
 
-    return HealthCheckResult("dagster", switched_on(), time.monotonic() - begun)
+    return HealthCheckResult("dagster", switched_on(service.fleet.config.automation), time.monotonic() - begun)
 
 
 def history(

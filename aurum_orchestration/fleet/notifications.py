@@ -15,6 +15,9 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+Event = Literal["failed", "completed", "cancelled", "skipped"]
+"""How an operation may end that somebody wants to be told of."""
+
 _Written = Annotated[list[str], Field(min_length=1)] | str
 
 
@@ -32,9 +35,7 @@ class NotificationRule(BaseModel):
     urls: Annotated[list[SecretStr], BeforeValidator(_one_or_many, json_schema_input_type=_Written)] = Field(
         min_length=1, description="Where to, as apprise writes it: slack, mailto, json and a hundred more."
     )
-    on: list[Literal["failed", "completed", "cancelled", "skipped"]] = Field(
-        default=["failed"], min_length=1, description="Which ends of an operation are told."
-    )
+    on: list[Event] = Field(default=["failed"], min_length=1, description="Which ends of an operation are told.")
     tables: list[str] = Field(default_factory=list, description="Globs over table ids. None: every table.")
     operations: list[str] = Field(default_factory=list, description="Names of operations. None: every operation.")
     give_up_days: float = Field(

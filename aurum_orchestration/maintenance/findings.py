@@ -12,6 +12,10 @@ from aurum_orchestration.errors import AurumError, MissingExtraError, redact
 CLOCK_TOLERANCE_SECONDS = 30.0
 """Clocks further apart are told: leases and ages of files go by them."""
 
+LEAST_FREE = 0.05
+LEAST_FREE_BYTES = 2 * 1024**3
+"""Less free space than this is told: a rewrite writes anew what it reads before the old files may go."""
+
 
 class HealthStatus(StrEnum):
     """How a check ended. ``warning``: works, but a person should look at it."""
@@ -55,3 +59,12 @@ def clock(theirs: datetime, whose: str) -> Finding:
         return ok("clock", f"{whose} agrees with this machine's clock")
     told = f"{whose} is {abs(apart):,.0f} s {'ahead of' if apart > 0 else 'behind'} this machine's clock"
     return warning("clock", told, "Synchronise the clocks: leases and the age of files go by them.")
+
+
+def space(free: float, total: float | None, where: str) -> Finding:
+    """How much of a disk is free, in bytes; ``total`` None where only the free space is known."""
+    whole = "" if total is None else f" of {total / 1024**3:,.1f} GiB"
+    told = f"{free / 1024**3:,.1f} GiB{whole} are free {where}"
+    if free < max(LEAST_FREE_BYTES, LEAST_FREE * (total or 0.0)):
+        return warning("space", told, "Free some: rewriting needs room for the new files before the old ones go.")
+    return ok("space", told)

@@ -15,6 +15,7 @@ from aurum_orchestration.errors import AurumError, ConfigurationError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import CALENDAR, CalendarPolicy, closed
 from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, failure, ok, warning
+from aurum_orchestration.maintenance.planner.words import count
 from aurum_orchestration.maintenance.shapes import Shape
 from aurum_orchestration.maintenance.survey import Examined, Surveyor
 from aurum_orchestration.maintenance.threads import in_thread
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 _REMEMBERED = timedelta(days=30)
 _LONG_WAIT = timedelta(minutes=15)
+
+HELD_BACK = {
+    "refused": "is needed and refused",
+    "back-off": "waits after failures",
+    "gains-nothing": "keeps gaining nothing",
+}
+"""Codes of decisions that are told, each a finding of its name: what is needed and would not be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,8 @@ class FleetHealthProvider(HealthCheckProvider):
         fleet = self._fleet
         tables = [found.table for found in fleet.tables()]
         where = fleet.path or "no fleet file: one backend from AURUM_DATA_BACKEND_*"
-        findings = [ok("file", f"{where}; {len(fleet.backends):,} backends, {len(tables):,} tables known")]
+        known = f"{count(len(fleet.backends), 'backend')}, {count(len(tables), 'table')} known"
+        findings = [ok("file", f"{where}; {known}")]
         if not tables:
             findings.append(warning("tables", "no table is known yet", "aurum discover"))
         shut = [table for table in tables if _never_opens(fleet, table)]
@@ -199,15 +208,10 @@ def tonight(examined: Sequence[Examined]) -> list[Finding]:
             hint="aurum status tells why.",
         )
         if unmeasured
-        else ok("measured", f"{len(examined):,} tables measured")
+        else ok("measured", f"{count(len(examined), 'table')} measured")
     ]
     decisions = [decision for _, _, found in examined for decision in found]
-    waits = {
-        "refused": "is needed and refused",
-        "back-off": "waits after failures",
-        "gains-nothing": "keeps gaining nothing",
-    }
-    for code, told in waits.items():
+    for code, told in HELD_BACK.items():
         held: dict[str, list[TableId]] = {}
         for decision in decisions:
             if decision.code == code and (code != "refused" or decision.gain.files):
@@ -217,7 +221,7 @@ def tonight(examined: Sequence[Examined]) -> list[Finding]:
                 warning(code, f"{operation} of {_some(tables)} {told}", f"See why: aurum explain {tables[0]}")
             )
     wanted = sum(decision.act for decision in decisions)
-    findings.append(ok("planned", f"{wanted:,} operations would start now; see them with: aurum plan"))
+    findings.append(ok("planned", f"{count(wanted, 'operation')} would start now; see them with: aurum plan"))
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -12,10 +13,25 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from aurum_orchestration.dagster_edge.schedules import TIMETABLES
+from aurum_orchestration.dagster_edge.switches import switched_on
 from aurum_orchestration.errors import ConfigurationError
+from aurum_orchestration.fleet.automation import AutomationConfig
 from aurum_orchestration_tests.dagster.conftest import Location
 from aurum_orchestration_tests.dagster.test_jobs import output_metadata
 
@@ -197,3 +213,44 @@ def test_an_unknown_key_of_automation_is_an_error(healthy_location: Location) ->
     change_fleet(healthy_location, automation={"schedule": ["nightly"]})
     with pytest.raises(ConfigurationError, match="unknown key"):
         healthy_location.definitions()
+
+
+# --- what the doctor tells of them
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "instance"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+def told(**automation: list[str]) -> dict[str, tuple[str, str]]:
+    return {one.check: (one.status.value, one.detail) for one in switched_on(AutomationConfig(**automation))}
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_doctor_tells_what_is_on_and_whether_anybody_starts_it() -> None:
+    assert told()["switches"][0] == "warning"
+    # what fleet.yaml switches on is on from the daemon's first look, and nobody has looked yet
+    fresh = told(schedules=["nightly"], sensors=["compaction_lake"])
+    assert fresh["switches"] == ("ok", "2 on: compaction_lake, nightly")
+    assert fresh["daemon"][0] == "warning"
+    assert fresh["daemon"][1].startswith("no daemon has run")
+    with dg.DagsterInstance.get() as instance:
+        for ago, status in ((3600, "warning"), (1, "ok")):
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, "SENSOR", "tests", None))
+            assert told(schedules=["nightly"])["daemon"][0] == status
+
+
+@pytest.mark.usefixtures("dagster_home")
+def test_doctor_knows_what_a_person_switched_off() -> None:
+    target = LoadableTargetOrigin(module_name="aurum_orchestration.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, "aurum")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "nightly")
+    data = ScheduleInstigatorData(TIMETABLES["nightly"].cron)
+    with dg.DagsterInstance.get() as instance:
+        instance.add_instigator_state(InstigatorState(origin, InstigatorType.SCHEDULE, InstigatorStatus.STOPPED, data))
+    assert told(schedules=["nightly"])["switches"][0] == "warning"

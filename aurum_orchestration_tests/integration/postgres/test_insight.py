@@ -148,6 +148,7 @@ def test_doctor_finds_what_stands_in_the_way(pg: Pg, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(checkup, "WARN_WRAPAROUND", 0.0)
     with a_wait(pg) as (waiter, holder):
         ill = findings(pg)
+    assert "GiB are free in " in well["space"].detail  # the tests' server runs here
     assert {ill[name].status for name in ("long transactions", "locks", "wraparound", "indexes")} == {"warning"}
     assert f"pid {holder}" in ill["long transactions"].detail
     assert f"pid {waiter}" in ill["locks"].detail

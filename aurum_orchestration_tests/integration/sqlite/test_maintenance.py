@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -146,3 +147,14 @@ def test_somebody_who_writes_is_waited_for_shortly(file: File) -> None:
         assert result.problem is not None
         assert result.problem.type == "lock-timeout"
     assert file.everything() == rows
+
+
+def test_doctor_tells_version_rights_and_room(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    def findings() -> dict[str, str]:
+        return {one.check: one.status.value for one in file.backend().checkup([])}
+
+    well = findings()
+    assert well.pop("space") in {"ok", "warning"}  # as it is here
+    assert well == dict.fromkeys(("reachable", "version", "rights", "integrity"), "ok")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the tests may write anywhere
+    assert findings()["rights"] == "failed"

@@ -15,21 +15,18 @@ from sqlalchemy import func, select
 
 from aurum_orchestration.errors import redact
 from aurum_orchestration.maintenance.backends.iceberg.files import local_path
-from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, ok, warning
+from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, ok, space
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
-
-LEAST_FREE = 0.05
-LEAST_FREE_BYTES = 2 * 1024**3
-"""A compaction writes anew what it reads before the old files may go: less free space than this is told."""
+from aurum_orchestration.maintenance.planner.words import count
 
 
 def checkup(catalog: Catalog, tables: Sequence[DiscoveredTable]) -> list[Finding]:
     """The findings about a catalog that answers and lists these tables."""
-    kind = type(catalog).__name__
+    kind = next(one.__name__ for one in type(catalog).__mro__ if not one.__name__.startswith("_"))
     uri = redact(str(catalog.properties.get("uri", "")))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pyiceberg", "pyarrow"))
     return [
-        ok("reachable", f"{kind} {uri} answers, with {len(tables):,} tables"),
+        ok("reachable", f"{kind} {uri} answers, with {count(len(tables), 'table')}"),
         ok("version", versions),
         *_clock(catalog),
         *_storage(catalog, tables),
@@ -62,12 +59,5 @@ def _storage(catalog: Catalog, tables: Sequence[DiscoveredTable]) -> Iterator[Fi
     elif there:
         yield ok("rights", f"{len(there):,} local folders can be written to")
     for folder in {folder.stat().st_dev: folder for folder in there}.values():
-        yield _space(folder)
-
-
-def _space(folder: Path) -> Finding:
-    usage = shutil.disk_usage(folder)
-    told = f"{usage.free / 1024**3:,.1f} GiB of {usage.total / 1024**3:,.1f} GiB are free at {folder}"
-    if usage.free < LEAST_FREE_BYTES or usage.free < LEAST_FREE * usage.total:
-        return warning("space", told, "Free some: rewriting needs room for the new files before the old ones go.")
-    return ok("space", told)
+        usage = shutil.disk_usage(folder)
+        yield space(usage.free, usage.total, f"at {folder}")

@@ -13,8 +13,9 @@ from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.horizon import holders, long_transactions
 from aurum_orchestration.maintenance.backends.postgres.inspection import locks
 from aurum_orchestration.maintenance.backends.postgres.server import NEWEST, ServerFacts
+from aurum_orchestration.maintenance.backends.postgres.space import rooms
 from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import way_out
-from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, ok, warning
+from aurum_orchestration.maintenance.findings import Finding, HealthStatus, clock, ok, space, warning
 from aurum_orchestration.maintenance.interfaces import DiscoveredTable
 from aurum_orchestration.maintenance.planner.words import count
 
@@ -61,6 +62,7 @@ def checkup(sessions: Sessions, server: ServerFacts, tables: Sequence[Discovered
             *_rights(session, server),
             *_activity(session),
             *_state(session),
+            _space(session),
             *_leftovers(session),
         ]
 
@@ -147,6 +149,13 @@ def _state(session: Session) -> Iterator[Finding]:
         else ok("connections", told)
     )
     yield clock(row.now, "the server's clock")
+
+
+def _space(session: Session) -> Finding:
+    """The disk that a rewrite of one of its tables would go to, where it can be known."""
+    catalog = session.row("SELECT 'pg_class'::regclass::oid::bigint AS oid").oid
+    room = rooms(session, [catalog])[catalog]
+    return ok("space", f"not known: {room.told}") if room.free is None else space(room.free, None, room.told)
 
 
 def _leftovers(session: Session) -> Iterator[Finding]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Sequence
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from aurum_orchestration.errors import AurumError, ConfigurationError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId, discovered_by
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
-from aurum_orchestration.maintenance.findings import Finding, failure, ok, warning
+from aurum_orchestration.maintenance.findings import Finding, HealthStatus, failure, ok, space, warning
 from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
@@ -103,10 +106,10 @@ class SqliteMaintenanceBackend(BaseMaintenanceBackend):
         return measure(self.name, self.database, tables)
 
     def checkup(self, tables: Sequence[DiscoveredTable]) -> list[Finding]:
-        """Also whether SQLite finds anything wrong in the file."""
+        """Also rights, free space, and whether SQLite finds anything wrong in the file."""
         from aurum_orchestration.maintenance.backends.sqlite.catalog import integrity
 
-        told = super().checkup(tables)
+        told = [*super().checkup(tables), *self._surroundings()]
         try:
             with self.database.look() as connection:
                 wrong = integrity(connection, quick=True)
@@ -116,6 +119,18 @@ class SqliteMaintenanceBackend(BaseMaintenanceBackend):
             hint = "Stop writing, take a copy, and restore the last backup."
             return [*told, warning("integrity", f"SQLite finds {wrong[0]}", hint)]
         return [*told, ok("integrity", "SQLite finds nothing wrong in the file")]
+
+    def _surroundings(self) -> Iterator[Finding]:
+        file, folder = self.database.path, self.database.path.parent
+        yield ok("version", f"SQLite {sqlite3.sqlite_version}")
+        if os.access(file, os.W_OK) and os.access(folder, os.W_OK | os.X_OK):
+            yield ok("rights", "the file and its folder can be written to")
+        else:
+            hint = "Give this user the right to write the file and its folder."
+            detail = f"{file} or its folder cannot be written to by this user: what writes fails"
+            yield Finding(check="rights", status=HealthStatus.FAILED, detail=detail, hint=hint)
+        usage = shutil.disk_usage(folder)
+        yield space(usage.free, usage.total, f"at {folder}")
 
     def inspector(self) -> SqliteInspector:
         """What answers ``aurum report``."""
