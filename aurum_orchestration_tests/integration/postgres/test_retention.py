@@ -110,6 +110,18 @@ def test_a_detachment_that_was_cut_short_is_finished(empty: Pg) -> None:
     assert empty.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass") == [(2,)]
 
 
+def test_somebodys_detachment_of_a_young_partition_is_left_to_them(empty: Pg) -> None:
+    empty.script(SPLIT)
+    with empty.transaction("SELECT count(*) FROM events", isolation="READ COMMITTED"), empty.connect() as one:
+        one.execute("SET lock_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            one.execute("ALTER TABLE events DETACH PARTITION events_2025 CONCURRENTLY")
+    result = empty.run("retention", EVENTS, time_column="at", row_days=since_2025(empty))
+    assert str(result.status) == "skipped"
+    assert any("DETACH PARTITION" in told and "FINALIZE" in told for told in result.warnings)
+    assert empty.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending") == [("events_2025",)]
+
+
 def test_how_long_rows_are_kept_has_to_be_said(empty: Pg) -> None:
     """The default of retention_days is about snapshots: a week would be a short life for rows."""
     empty.script(PLAIN)

@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,31 @@ def test_rows_are_in_parquet_before_they_are_gone(logs: Pg, tmp_path: Path) -> N
     assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == "ZSTD"
     assert not list((folder / "public.audit_log" / PENDING).iterdir())
     assert result.metrics["rows_archived"] == result.metrics["rows_deleted"] == len(expected)
+
+
+def test_what_only_postgresql_has_is_text_in_the_file(empty: Pg, tmp_path: Path) -> None:
+    """Infinity and its like: in its column of that file all values are text, elsewhere they keep their type."""
+    columns = "at date, v timestamptz, d date, n numeric(5, 2), t time, i interval, a date[]"
+    empty.script(f"CREATE TABLE odd ({columns}); ALTER DATABASE {empty.name} SET datestyle = 'SQL, DMY'")
+    plain = "('2020-01-02', '2020-01-02 03:00+00', '2020-01-02', 1.5, '04:05', '1 day', '{2020-01-02}')"
+    odd = "('2020-01-02', 'infinity', '0044-03-15 BC', 'NaN', '24:00', '-1 day', '{-infinity}')"
+    found = []
+    for folder, values in ((tmp_path / "plain", plain), (tmp_path / "odd", f"{odd}, {plain}")):
+        empty.sql("SET datestyle = 'ISO, YMD'", f"INSERT INTO odd VALUES {values}")
+        group = f"{{title: O, table: public.odd, time_column: at, archive_path: {folder}}}"
+        done(empty.run("logs", "pg.public.odd", extra=f"    logs:\n      - {group}\n"))
+        (file,) = (folder / "public.odd").glob("*.parquet")
+        found.append(pq.read_table(file))
+    first, second = found
+    moment = datetime(2020, 1, 2, 3, tzinfo=UTC)
+    assert list(first.to_pylist()[0].values())[1:] == [
+        moment, moment.date(), Decimal("1.50"), time_of_day(4, 5), "1 day", "{2020-01-02}"
+    ]  # fmt: skip
+    assert [list(row.values())[1:] for row in second.to_pylist()] == [
+        ["infinity", "0044-03-15 BC", "NaN", "24:00:00", "-1 days", "{-infinity}"],
+        ["2020-01-02 03:00:00+00", "2020-01-02", "1.50", "04:05:00", "1 day", "{2020-01-02}"],
+    ]
+    assert second["at"].type == first["at"].type
 
 
 def test_fsspec_takes_what_pyarrow_has_no_file_system_for(logs: Pg) -> None:

@@ -148,3 +148,20 @@ def test_a_view_dropped_meanwhile_and_a_role_without_rights_are_told(chained: Pg
     assert "role aurum_viewer may not refresh it" in whole.reason
     assert one.problem is not None
     assert one.problem.type == "access-denied"
+
+
+def test_days_and_text_in_a_view_are_those_of_the_database(empty: Pg) -> None:
+    """As if somebody of the database had refreshed it: our sessions have a time zone and a style of their own."""
+    empty.script(
+        f"ALTER DATABASE {empty.name} SET timezone = 'Pacific/Auckland'; "
+        f"ALTER DATABASE {empty.name} SET datestyle = 'German, DMY'"
+    )
+    empty.script(
+        "CREATE TABLE event (at timestamptz); INSERT INTO event VALUES ('2026-01-01 20:00+00');"
+        "CREATE MATERIALIZED VIEW days AS SELECT at::date AS day, at::text AS told FROM event;"
+        "CREATE UNIQUE INDEX ON days (day)"
+    )
+    before = empty.sql("SELECT day::text, told FROM days")
+    assert before == [("02.01.2026", "02.01.2026 09:00:00 NZDT")]
+    assert empty.run("views", "pg.public.days").metrics["views_refreshed"] == 1
+    assert empty.sql("SELECT day::text, told FROM days") == before

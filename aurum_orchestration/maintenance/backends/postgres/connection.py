@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -116,10 +117,25 @@ class Sessions:
         self._guard = threading.Lock()
         self._opened: _Pool | None = None
         self._used: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+        self._shared = threading.local()
+
+    @contextmanager
+    def sharing(self, operation: str) -> Iterator[None]:
+        """Within, this thread looks everything up over one session, unless a run's cancellation is to stop it."""
+        with self.look(operation) as session:
+            self._shared.session = session
+            try:
+                yield
+            finally:
+                self._shared.session = None
 
     @contextmanager
     def look(self, operation: str = "measure", run: RunContext | None = None) -> Iterator[Session]:
         """A session for statements that only look, bounded by statement_timeout."""
+        shared = getattr(self._shared, "session", None)
+        if shared is not None and run is None:
+            yield shared
+            return
         with self._session(operation, run, self.config.statement_timeout) as session:
             yield session
 
@@ -140,9 +156,7 @@ class Sessions:
             yield Session(connection, run, pid)
 
     @contextmanager
-    def _connection(
-        self, settings: sql.Composed, run: RunContext | None
-    ) -> Iterator[tuple[psycopg.Connection[Any], int]]:
+    def _connection(self, settings: bytes, run: RunContext | None) -> Iterator[tuple[psycopg.Connection[Any], int]]:
         pool = self._pool()
         connection, pid = self._answering(pool, settings, run)
         try:
@@ -150,9 +164,7 @@ class Sessions:
         finally:
             pool.putconn(connection)
 
-    def _answering(
-        self, pool: _Pool, settings: sql.Composed, run: RunContext | None
-    ) -> tuple[psycopg.Connection[Any], int]:
+    def _answering(self, pool: _Pool, settings: bytes, run: RunContext | None) -> tuple[psycopg.Connection[Any], int]:
         """A connection of the pool as ``settings`` want it. Those that died while they waited there are let go."""
         while True:
             try:
@@ -215,22 +227,16 @@ class Sessions:
             "client_encoding": "utf8",
         }
 
-    def _settings(self, name: str, statement_seconds: float, more: Mapping[str, str]) -> sql.Composed:
+    def _settings(self, name: str, statement_seconds: float, more: Mapping[str, str]) -> bytes:
         """What a session begins with: nothing of the one before. One message, which also shows that it answers."""
         settings = {
             "lock_timeout": f"{int(self.config.lock_timeout * 1000)}ms",
             "timezone": "UTC",
             "idle_in_transaction_session_timeout": "60s",
-            "application_name": name,
             "statement_timeout": f"{int(statement_seconds * 1000)}ms",
             **more,
         }
-        return sql.SQL("RESET ALL; SELECT pg_backend_pid(), pg_advisory_unlock_all(), {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("set_config({}, {}, false)").format(sql.Literal(key), sql.Literal(value))
-                for key, value in settings.items()
-            )
-        )
+        return _beginning(tuple(settings.items())) + sql.Literal(name).as_bytes(None) + b", false)"
 
     def close(self) -> None:
         """Close every connection."""
@@ -238,6 +244,16 @@ class Sessions:
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
+
+
+@lru_cache(maxsize=64)
+def _beginning(settings: tuple[tuple[str, str], ...]) -> bytes:
+    """The message up to the name of the application: the rest is the same for many sessions."""
+    parts = [
+        sql.SQL("set_config({}, {}, false), ").format(sql.Literal(key), sql.Literal(value)) for key, value in settings
+    ]
+    first = sql.SQL("RESET ALL; SELECT pg_backend_pid(), pg_advisory_unlock_all(), {}set_config('application_name', ")
+    return first.format(sql.Composed(parts)).as_bytes(None)
 
 
 def application_name(operation: str, run: RunContext | None) -> str:

@@ -24,7 +24,7 @@ from aurum_orchestration.maintenance.backends.postgres.retention.plan import (
     parent_of,
 )
 from aurum_orchestration.maintenance.backends.postgres.rows.condition import not_old_rows
-from aurum_orchestration.maintenance.backends.postgres.rows.relation import row_table
+from aurum_orchestration.maintenance.backends.postgres.rows.relation import require_all_visible, row_table
 from aurum_orchestration.maintenance.backends.postgres.rules.engine import PostgresRules
 from aurum_orchestration.maintenance.backends.postgres.table import PgTable
 from aurum_orchestration.maintenance.backends.reports import DirectUnit
@@ -148,6 +148,7 @@ class _Drop(_PartitionUnit):
         session.execute("SET LOCAL constraint_exclusion = on")
         column, before = self._given.time_column or "", datetime.fromisoformat(self.step.detail["before"])
         rows = row_table(session, (one.schema, one.name))
+        require_all_visible(rows)
         younger = not_old_rows(rows, column, before, self._given.time_zone)
         if session.value(sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(rows.identifier, younger)):
             raise VerificationError(

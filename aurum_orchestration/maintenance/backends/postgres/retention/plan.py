@@ -69,10 +69,13 @@ def plan_retention(table: PgTable, parameters: RetentionParameters) -> Maintenan
         parts = partitions(session, table.oid, base) if by_time else []
         limit = bound_limit(base, before, parameters.time_zone)
         former = detached(session, rows.shown) if by_time else []
-        whole = [one for one in parts if one.pending or is_old(one.upper, limit)]
+        whole = [one for one in parts if is_old(one.upper, limit)]
+        warnings = [_half_detached(rows, one) for one in parts if one.pending and one not in whole]
+        if warnings:
+            whole = []  # the server detaches no other meanwhile
         steps = [_drop(one, now, before) for one in former if _due(one, now, base, limit, parameters)]
-        steps += [_detach(rows, one, key) for one in whole]
-        warnings = [
+        steps += [_detach(rows, one, key) for one in sorted(whole, key=lambda one: not one.pending)]
+        warnings += [
             f"{one.schema}.{one.name} was detached at {one.at:%Y-%m-%d %H:%M} and waits to be dropped"
             for one in former
             if not _due(one, now, base, limit, parameters)
@@ -168,6 +171,13 @@ def detach_statement(table: RowTable, one: Partition, *, plain: bool) -> sql.Com
     """The statement that takes a partition out; FINALIZE where one that was killed had begun."""
     how = "FINALIZE" if one.pending else "" if plain else "CONCURRENTLY"
     return sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(table.identifier, one.identifier, sql.SQL(how))
+
+
+def _half_detached(table: RowTable, one: Partition) -> str:
+    return (
+        f"{one.shown} is not old, and somebody's DETACH CONCURRENTLY of it was cut short; before that is finished no "
+        f"partition can be detached: {detach_statement(table, one, plain=False).as_string(None)};"
+    )
 
 
 def _drop(one: Detached, now: datetime, before: datetime) -> PlanStep:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import time
 from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
 
-from aurum_orchestration.errors import AurumError, UnsupportedError
+from aurum_orchestration.errors import AurumError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.rows.ledger import Ledger
 from aurum_orchestration.maintenance.backends.postgres.rows.relation import Column, Leaf
@@ -25,13 +26,21 @@ _ARROW = {
     "int8": pa.int64(),
     "float4": pa.float32(),
     "float8": pa.float64(),
+    "bytea": pa.binary(),
+}
+"""Types that keep their type in Parquet, whatever the value."""
+
+_FROM_TEXT = {
     "timestamptz": pa.timestamp("us", "UTC"),
     "timestamp": pa.timestamp("us"),
     "date": pa.date32(),
     "time": pa.time64("us"),
-    "bytea": pa.binary(),
 }
-"""Types that keep their type in Parquet; all others are written as PostgreSQL's text of them."""
+"""Types that keep it unless they hold what only PostgreSQL has, such as infinity; these come as text.
+
+All others are written as PostgreSQL's text of them.
+"""
+
 
 _NUMERIC = re.compile(r"^numeric\((\d+),(\d+)\)$")
 _DIGITS = 38
@@ -86,24 +95,32 @@ class Export:
 
 def _value(column: Column) -> sql.Composable:
     name = sql.Identifier(column.name)
-    return name if _type(column) is not None else sql.SQL("{}::text").format(name)
+    return name if column.base in _ARROW else sql.SQL("{}::text").format(name)
 
 
-def _type(column: Column) -> pa.DataType | None:
-    """The Arrow type of a column, None where it is written as text."""
+def _type(column: Column) -> pa.DataType:
+    """The Arrow type that a column's text is to get."""
     digits = _NUMERIC.match(column.type)
     if column.base == "numeric" and digits is not None and int(digits[1]) <= _DIGITS:
         return pa.decimal128(int(digits[1]), int(digits[2]))
-    return _ARROW.get(column.base)
+    return _FROM_TEXT.get(column.base, pa.string())
 
 
 def _arrow(columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    """The rows as an Arrow table. Raises UnsupportedError for a value that Parquet does not have."""
+    """The rows as an Arrow table. A column with a value that Parquet does not have stays text."""
     arrays = {}
     for place, column in enumerate(columns):
         values = [row[place] for row in rows]
-        try:
-            arrays[column.name] = pa.array(values, type=_type(column) or pa.string())
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise UnsupportedError(f"column {column.name} holds what Parquet cannot: {error}") from error
+        known = _ARROW.get(column.base)
+        arrays[column.name] = _typed(values, _type(column)) if known is None else pa.array(values, type=known)
     return pa.table(arrays)
+
+
+def _typed(values: Sequence[str | None], wanted: pa.DataType) -> pa.Array:
+    text = pa.array(values, type=pa.string())
+    try:
+        if pa.types.is_time(wanted):  # Arrow casts no text to it
+            return pa.array([None if one is None else time.fromisoformat(one) for one in values], type=wanted)
+        return text.cast(wanted)
+    except ValueError:  # pa.ArrowInvalid is one
+        return text

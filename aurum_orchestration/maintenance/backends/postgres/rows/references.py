@@ -25,7 +25,8 @@ SELECT k.conname::text AS name, n.nspname::text AS schema, c.relname::text AS ch
        EXISTS (SELECT FROM pg_index i
                 WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
                   AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey) AS indexed,
-       c.oid = k.confrelid AS itself, k.confrelid <> %(table)s::oid AS through_parent,
+       c.oid = k.confrelid AS itself, row_security_active(c.oid) AS filtered,
+       k.confrelid <> %(table)s::oid AS through_parent,
        EXISTS (SELECT FROM pg_constraint d WHERE d.contype = 'f' AND d.confrelid = k.conrelid AND d.confdeltype = 'c'
                   AND d.conrelid <> k.conrelid) AS further
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -61,12 +62,13 @@ def referrers(session: Session, table: RowTable, old: sql.Composable, *, cascade
         told = f"foreign key {key.name} of {child} ({', '.join(key.columns)})"
         if not key.indexed:
             _unindexed(told, key, warnings)
-        rows = _count(session, table, key, old)
+        rows = None if key.filtered else _count(session, table, key, old)
         if rows is None:
             if key.action in _DOES and not cascade:
                 raise UnsupportedError(
                     f"nobody could count the rows that would be {_DOES[key.action]}, by {told}",
-                    hint="GRANT SELECT on that table to the role, or set cascade: true if they may go.",
+                    hint="GRANT SELECT on that table to the role, with BYPASSRLS where policies hide rows of it, or "
+                    "set cascade: true if they may go.",
                 )
             warnings.append(f"rows that refer to old ones by {told} could not be counted")
             continue
@@ -106,7 +108,7 @@ def _count(session: Session, table: RowTable, key: Any, old: sql.Composable) -> 
         sql.SQL("child.{} = parent.{}").format(sql.Identifier(mine), sql.Identifier(theirs)) for mine, theirs in pairs
     )
     # rows of the table itself that are old, too, go in the same batches or later ones
-    mine_too = sql.SQL("")
+    mine_too: sql.Composable = sql.SQL("")
     if key.itself:
         mine_too = sql.SQL(" AND NOT ({} AND coalesce({}, false))").format(
             _within("child", table) if key.through_parent else sql.SQL("true"), _of("child", table, old)

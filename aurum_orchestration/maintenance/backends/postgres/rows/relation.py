@@ -14,7 +14,8 @@ _RELATION = """
 SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
        c.relpersistence = 't' AS temporary,
        has_table_privilege(c.oid, 'SELECT') AS reads, has_table_privilege(c.oid, 'INSERT') AS inserts,
-       has_table_privilege(c.oid, 'DELETE') AS deletes, has_any_column_privilege(c.oid, 'UPDATE') AS locks
+       has_table_privilege(c.oid, 'DELETE') AS deletes, has_any_column_privilege(c.oid, 'UPDATE') AS locks,
+       row_security_active(c.oid) AS filtered
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s
 """
@@ -38,7 +39,8 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
                 WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
                   AND a.attname = %s) AS by_time,
        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE')
-         AND has_any_column_privilege(c.oid, 'UPDATE') AS deletes
+         AND has_any_column_privilege(c.oid, 'UPDATE') AS deletes,
+       row_security_active(c.oid) AS filtered
   FROM (SELECT %s::oid AS relid UNION SELECT relid FROM pg_partition_tree(%s::oid) WHERE isleaf) leaf
   JOIN pg_class c ON c.oid = leaf.relid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind <> 'p'
@@ -84,7 +86,10 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A table or partitioned table with its columns, as the catalog has it."""
+    """A table or partitioned table with its columns, as the catalog has it.
+
+    ``filtered``: row-level security applies to the role, so it may see fewer rows than there are.
+    """
 
     oid: int
     schema: str
@@ -92,6 +97,7 @@ class RowTable:
     partitioned: bool
     columns: Sequence[Column]
     inserts: bool
+    filtered: bool
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -131,7 +137,7 @@ def row_table(session: Session, parts: Sequence[str]) -> RowTable:
     if not found.reads:
         raise AccessDeniedError(f"role may not read {schema}.{name}", hint=_grant(schema, name, "SELECT"))
     columns = [Column(*row) for row in session.tuples(_COLUMNS, (found.oid,))]
-    return RowTable(found.oid, schema, name, found.kind == "p", columns, found.inserts)
+    return RowTable(found.oid, schema, name, found.kind == "p", columns, found.inserts, found.filtered)
 
 
 def require_insertable(table: RowTable) -> None:
@@ -142,6 +148,19 @@ def require_insertable(table: RowTable) -> None:
         )
 
 
+def require_all_visible(table: RowTable) -> None:
+    """Raise AccessDeniedError when row-level security may hide rows of the table from the role."""
+    if table.filtered:
+        raise _hidden(table.shown)
+
+
+def _hidden(shown: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        f"row-level security may hide rows of {shown} from the role: what it counts and deletes would be some of them",
+        hint="ALTER ROLE ... BYPASSRLS as superuser, or NO FORCE ROW LEVEL SECURITY where the role owns the table.",
+    )
+
+
 def _grant(schema: str, name: str, rights: str) -> str:
     return f"GRANT {rights} ON {sql.Identifier(schema, name).as_string(None)} TO the role;"
 
@@ -150,7 +169,7 @@ def leaves(session: Session, table: RowTable, column: str) -> list[Leaf]:
     """The parts that hold the rows: the table itself, or every partition.
 
     Raises UnsupportedError for a foreign table, AccessDeniedError with the SQL that helps when the role may not
-    delete, or not lock, rows of one of them.
+    delete, or not lock, rows of one of them, or not see all of them.
     """
     found = session.rows(_LEAVES, (column, table.oid, table.oid))
     for one in found:
@@ -162,6 +181,8 @@ def leaves(session: Session, table: RowTable, column: str) -> list[Leaf]:
                 hint=f"{_grant(one.schema, one.name, 'SELECT, UPDATE, DELETE')} UPDATE, of one column at least, is "
                 "what PostgreSQL asks for to lock a row before it is deleted.",
             )
+        if one.filtered:
+            raise _hidden(f"{one.schema}.{one.name}")
     return [Leaf(one.oid, one.schema, one.name, one.blocks, one.by_time) for one in found]
 
 

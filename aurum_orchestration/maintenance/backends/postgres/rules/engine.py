@@ -23,6 +23,7 @@ from aurum_orchestration.maintenance.backends.postgres.rows.relation import (
     RowTable,
     delete_triggers,
     leaves,
+    require_all_visible,
     require_insertable,
     row_table,
 )
@@ -94,6 +95,7 @@ class PostgresRules:
 
     def _removal(self, session: Session, chore: Chore, before: datetime) -> Removal:
         table = row_table(session, chore.table)
+        require_all_visible(table)
         if is_hypertable(session, self._target.server, table.schema, table.name):
             raise UnsupportedError(f"{table.shown} is a hypertable: retention drops its old chunks as a whole")
         archive = None
@@ -124,7 +126,7 @@ def _go(
 
         export = Export(_parquet(chore), session, run)
         warnings += export.settle()
-        session.set(idle_in_transaction_session_timeout=EXPORT_IDLE)
+        session.set(idle_in_transaction_session_timeout=EXPORT_IDLE, intervalstyle="postgres")
     parts = leaves(session, removal.table, chore.column)
     ledger = Ledger.of(session, removal.table, parts, cascade=chore.cascade)
     warnings += [ledger.warning] if ledger.warning else []

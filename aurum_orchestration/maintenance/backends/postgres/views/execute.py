@@ -74,6 +74,9 @@ class _Refresh(DirectUnit):
                     raise EngineError(f"{view} is left: what it is made of was not refreshed")
                 if view.only_plain and not self._parameters.allow_plain:
                     raise EngineError(f"{view} is left: since the plan {view.only_plain}")
+                # days and text in the view are those of the database's own settings, not of our sessions
+                session.execute("RESET timezone")
+                session.execute("RESET datestyle")
                 patiently(lambda: session.execute(refresh_statement(view)), run)
         except LockTimeoutError as error:
             with self._target.look(OperationType.VIEWS) as session:
