@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 from aurum_orchestration.errors import RequestError
 
@@ -28,8 +29,7 @@ def quote_part(part: str) -> str:
     return part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"'
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TableId:
+class TableId(msgspec.Struct, frozen=True, order=True, cache_hash=True, gc=False):
     """A table's id: the backend's name and the parts of its name there. Prints as it is written."""
 
     backend: str

@@ -1,8 +1,8 @@
 """The words of the maintenance system: what flows from measuring a table to recording what was done.
 
 Requests and results (:class:`MaintenanceConfig`, :class:`MaintenanceResult`) are pydantic models, the
-public API. What is made by the ten thousand (:class:`TableHealth`, :class:`Decision`) is a plain
-frozen dataclass; :mod:`aurum_orchestration.maintenance.shapes` has the JSON shapes of both.
+public API. What is made by the ten thousand is plain: :class:`TableHealth` a frozen dataclass, :class:`Decision`
+a Struct outside the garbage collector; :mod:`aurum_orchestration.maintenance.shapes` has the JSON shapes of both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from aurum_orchestration.errors import OperationCancelledError, ProblemDetail
@@ -184,8 +185,7 @@ class TableHealth:
     problem: ProblemDetail | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
+class Gain(msgspec.Struct, frozen=True, gc=False):
     """What an operation is expected to win: points of debt, files fewer, bytes fewer."""
 
     debt_score: float = 0.0
@@ -193,16 +193,14 @@ class Gain:
     bytes: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What an operation is expected to take: wall seconds, bytes read and written."""
 
     seconds: float = 0.0
     bytes: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What one operation should do to one table now: act (``act``) or not, and why.
 
     ``code`` is a short machine word for the reason (``recommended``, ``healthy``, ``cooldown``,

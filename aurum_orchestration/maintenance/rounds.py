@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from msgspec.structs import replace
 from pydantic import BaseModel
 
 from aurum_orchestration.errors import ProblemDetail, UnknownNameError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain
@@ -13,8 +13,7 @@ from aurum_orchestration.maintenance.planner.facts import RunFacts
 NO_GAIN, NO_COST = Gain(), Cost()
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(msgspec.Struct, frozen=True, gc=False):
     """Is the threshold crossed, the numbers in a sentence, what a run would win and take.
 
     ``routine``: work that is due by the calendar, such as a backup. A table that only waits for its next

@@ -7,9 +7,9 @@ REINDEX from 30 % and 100 MB of unused space on; a rewrite, where somebody allow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
+from msgspec.structs import replace
 from pydantic import BaseModel
 
 from aurum_orchestration.maintenance.interfaces import Cost, Gain

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
+
+from msgspec.structs import replace
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.calendar import ALWAYS, CALENDAR, CalendarPolicy, Closed, closed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Decision

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import Cost, Decision, Gain
