@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 SMALL_DEMO = "8"
 """Days of data that `make demo` loads here."""
 
+WRITTEN = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")]
+"""What people read here; the examples' pages are tested with the examples."""
+
 EVERYWHERE = {"README.md", "docs/quickstart.md"}
 """Pages that make the demo and run also where there is little time."""
 
@@ -37,8 +40,7 @@ def blocks(page: str) -> list[str]:
 
 def pages() -> list[str]:
     """Pages with something to run. README comes first."""
-    every = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [str(page.relative_to(ROOT)) for page in every if blocks(page.read_text())]
+    return [str(page.relative_to(ROOT)) for page in [WRITTEN[0], *sorted(WRITTEN[1:])] if blocks(page.read_text())]
 
 
 def as_tests() -> list[ParameterSet]:
@@ -102,7 +104,7 @@ def test_readme_and_quickstart_have_something_to_run() -> None:
 
 
 def test_every_block_that_is_left_out_says_why() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+    for page in WRITTEN:
         text = page.read_text()
         reasons = [match["reason"] for match in _BLOCK.finditer(text) if match["reason"]]
         quoted = len(re.findall(r"`<!-- not run by tests", text))
@@ -111,6 +113,6 @@ def test_every_block_that_is_left_out_says_why() -> None:
 
 
 def test_every_local_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+    for page in [*WRITTEN, ROOT / "CHANGELOG.md"]:
         for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
