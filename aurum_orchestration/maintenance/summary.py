@@ -10,7 +10,9 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from aurum_orchestration.errors import ProblemDetail
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult, MaintenanceStatus
+from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.planner.words import count
 from aurum_orchestration.maintenance.shapes import Shape
 
@@ -21,6 +23,13 @@ _WORST_FIRST = (
     MaintenanceStatus.PLANNED,
     MaintenanceStatus.SKIPPED,
 )
+
+
+_WITHIN_DATABASE = frozenset({"bloat_bytes", "live_bytes", "unused_index_bytes", "duplicate_index_bytes"})
+"""What reports tell of a table and, with it, of its database."""
+
+_OF_DATABASE = frozenset({"database_bytes", "cache_hit_ratio"})
+"""What the report on each table tells of its database."""
 
 
 class _Counting(BaseModel):
@@ -38,7 +47,10 @@ class TableSummary(_Counting):
 
 
 class OperationSummary(_Counting):
-    """One operation over all tables, with the counts added up: ``files_rewritten``, ``rows_deleted``, ..."""
+    """One operation over all tables, with the counts added up: ``files_rewritten``, ``rows_deleted``, ...
+
+    Shares are not added up, and what a database's report tells is not counted again by table.
+    """
 
     status: MaintenanceStatus = Field(
         description="failed or cancelled when one table was, else completed, else planned, else skipped."
@@ -60,9 +72,6 @@ class OperationSummary(_Counting):
         statuses = Counter(result.status for result in results)
         status = next((one for one in _WORST_FIRST if statuses[one]), MaintenanceStatus.SKIPPED)
         told = ", ".join(f"{statuses[one]:,} {one}" for one in _WORST_FIRST if statuses[one])
-        sums: Counter[str] = Counter()
-        for result in results:
-            sums.update(_finite(result.metrics))
         return cls(
             status=status,
             operation=operation,
@@ -70,7 +79,7 @@ class OperationSummary(_Counting):
             details=_details(results),
             errors=[result.problem for result in results if result.problem is not None],
             warnings=list(dict.fromkeys(warning for result in results for warning in result.warnings)),
-            **_numbers(sums),
+            **_numbers(_totals(results)),
         )
 
 
@@ -113,8 +122,36 @@ def _details(results: Sequence[MaintenanceResult]) -> dict[str, TableSummary]:
             before = found.get(title)
             deleted = int(detail.get("rows_deleted") or 0) + (_count(before, "deleted") if before else 0)
             counts = {"deleted": deleted, "days": detail["days"]}
-            found[title] = TableSummary(status=result.status, message=step.summary, **_numbers(counts))
+            message = f"{before.message} {step.summary}" if before else step.summary
+            found[title] = TableSummary(status=result.status, message=message, **_numbers(counts))
     return found
+
+
+def _totals(results: Sequence[MaintenanceResult]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    by_database = {(one.backend, name) for one in results if _is_of_database(one) for name in one.metrics}
+    told: Counter[str] = Counter()
+    once: set[tuple[str, str]] = set()
+    for result in results:
+        for name, value in _finite(result.metrics).items():
+            key = (result.backend, name)
+            if name in _WITHIN_DATABASE and key in by_database and not _is_of_database(result):
+                continue
+            if name in _OF_DATABASE and key in once:
+                continue
+            once.add(key)
+            told[name] += 1
+            sums[name] = sums.get(name, 0.0) + value
+    return {name: value for name, value in sums.items() if told[name] == 1 or not _is_share(name)}
+
+
+def _is_of_database(result: MaintenanceResult) -> bool:
+    return len(TableId.parse(result.config.target_table).parts) == 1
+
+
+def _is_share(name: str) -> bool:
+    known = METRICS.get(name)
+    return known is not None and known.unit == "share"
 
 
 def _count(summary: TableSummary, name: str) -> int:

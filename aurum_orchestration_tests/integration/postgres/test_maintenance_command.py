@@ -95,7 +95,11 @@ def test_all_nine_planned_and_then_done(shop: Pg, tmp_path: Path) -> None:
     }
     assert told(done, "sessions")["rows_deleted"] == 40
     assert told(done, "views")["views_refreshed"] == 1
-    assert told(done, "bloat")["reports"] >= 1
+    bloat, stats = told(done, "bloat"), told(done, "stats")
+    assert bloat["reports"] == len(bloat["details"]) > 1
+    assert bloat["bloat_bytes"] == bloat["details"][f"pg.{shop.name}"]["bloat_bytes"] > 0
+    assert stats["database_bytes"] == stats["details"][f"pg.{shop.name}"]["database_bytes"]
+    assert 0 <= stats["cache_hit_ratio"] <= 1
     assert told(done, "backup")["backups_made"] == 1
     assert set(done.json["metadata"]) == {"timestamp", "duration_seconds", "dry_run", "database"}
     assert done.json["metadata"]["dry_run"] is False

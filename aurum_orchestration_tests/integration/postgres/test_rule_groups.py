@@ -171,6 +171,9 @@ def test_failed_tasks_are_archived_after_a_year_and_deleted_after_two(empty: Pg)
     assert result.verification.rows_before == result.verification.rows_after == result.metrics["rows_deleted"]
     details = OperationSummary.of("cleanup", [result]).model_dump()["details"]
     assert details["Failed"]["days"] == 730
+    assert details["Failed"]["deleted"] == result.metrics["rows_deleted"]
+    assert f"{before} rows of public.failed_task older than 365 days" in details["Failed"]["message"]
+    assert "rows of public.failed_archive older than 730 days" in details["Failed"]["message"]
 
 
 PARQUET = """
