@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from aurum_orchestration.cli.render import words
+from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
 from aurum_orchestration.maintenance.summary import MaintenanceSummary, OperationSummary
 
 if TYPE_CHECKING:
     from aurum_orchestration.cli.scheduling import SwitchedSchedule
+
+
+_REASONS = 3
+"""Reasons that are told where nothing was done, those of most tables first."""
 
 
 def render_summary(summary: MaintenanceSummary) -> RenderableType:
@@ -38,6 +44,9 @@ def render_switched(one: SwitchedSchedule) -> RenderableType:
 
 def _operation(name: str, one: OperationSummary) -> Iterator[Text]:
     yield Text.assemble((f"{words.safe(name):<12}", "bold"), words.status(one.status), f"  {words.safe(one.message)}")
+    if one.status is MaintenanceStatus.SKIPPED:
+        for why, tables in Counter(detail.message for detail in one.details.values()).most_common(_REASONS):
+            yield Text(f"  {words.safe(why)}{f' ({tables:,} times)' if tables > 1 else ''}", "dim")
     counts = [f"{key} {value:,}" for key, value in one.__pydantic_extra__.items()]
     if counts:
         yield Text(f"  {', '.join(counts)}")

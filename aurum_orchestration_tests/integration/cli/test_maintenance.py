@@ -67,6 +67,13 @@ def test_all_is_the_nine_in_their_order_on_sql_backends_unless_another_is_named(
     assert not (shared_home / "history.db").exists()
 
 
+@pytest.mark.usefixtures("shared_home")
+def test_the_text_says_why_nothing_was_done() -> None:
+    lines = aurum("maintenance", "--operation", "manifests", "--dry-run").out.splitlines()
+    assert lines[0].split() == ["manifests", "skipped", "4", "tables:", "4", "skipped"]
+    assert any(line.startswith("  healthy: at most 1 manifest") for line in lines[1:])
+
+
 def test_it_goes_on_after_a_failure_and_exits_with_1(home: Path) -> None:
     for file in (home / "warehouse" / "market" / "trades" / "data").rglob("*.parquet"):
         file.unlink()
