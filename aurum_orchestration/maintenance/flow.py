@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,14 +80,19 @@ def run_units(
     workers = max(1, execution.workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="stage") as pool:
         flow = _Flow(pool, run, tally, stop, on_commit)
+        units: Iterator[Unit] = iter(())
         try:
-            flow.go(execution.units(), lookahead=1 if workers == 1 else 2 * workers)
+            units = execution.units()
+            flow.go(units, lookahead=1 if workers == 1 else 2 * workers)
         except BaseException as error:
             stop.fail(error)
             flow.give_up()
             if stop.cause is not None and stop.cause is not error:
                 raise stop.cause from error
             raise
+        finally:
+            if isinstance(units, Generator):
+                units.close()  # what the units share ends now, not when the error that kept them is forgotten
 
 
 class _Flow:

@@ -15,9 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from aurum_orchestration.errors import AurumError, LeaseHeldError
+from aurum_orchestration.errors import AurumError, LeaseHeldError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres import space
+from aurum_orchestration.maintenance.backends.postgres.connection import Sessions
+from aurum_orchestration.maintenance.interfaces import RunContext
 from aurum_orchestration.maintenance.operations.reindex import ReindexParameters
 from aurum_orchestration_tests.integration.postgres.support import CHURN, TRADES, Pg, a_run, carry_out, opened
 
@@ -274,3 +276,29 @@ def test_a_process_that_is_killed_leaves_its_statement_to_the_server(pg: Pg, tmp
     assert (done.status, done.problem) == ("completed", None)
     assert done.metrics["leftovers_dropped"] == 1
     assert pg.sql(INVALID) == []
+
+
+def test_the_indexes_of_a_table_share_a_session_that_ends_with_what_fails(
+    pg: Pg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    work = Sessions.work
+
+    def counted(sessions: Sessions, operation: str, run: RunContext | None, **settings: str) -> Any:
+        made.append(operation)
+        return work(sessions, operation, run, **settings)
+
+    monkeypatch.setattr(Sessions, "work", counted)
+    with opened(pg.backend()) as backend:
+        plan = backend.plan(TableId.parse(TRADES), "reindex", ReindexParameters(scope="table"))
+        assert len(plan.steps) > 1
+        carry_out(backend.open(plan, a_run()), a_run())
+        assert made == ["reindex"]
+        plan = backend.plan(TableId.parse(TRADES), "reindex", ReindexParameters(scope="table"))
+        units = backend.open(plan, a_run()).units()
+        next(units).commit(a_run())
+        pg.sql(f"ALTER INDEX {plan.steps[1].detail['index']} RENAME TO renamed")
+        # seen a moment ago, so that the server itself says it
+        with pytest.raises(TableNotFoundError):
+            next(units).commit(a_run())
+        assert pg.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]

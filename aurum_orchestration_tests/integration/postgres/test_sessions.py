@@ -59,7 +59,7 @@ def test_sessions_that_died_while_they_waited_are_replaced(empty: Pg) -> None:
 def test_a_session_that_never_answers_is_given_up(empty: Pg, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(empty.backend()) as backend:
         begin = Sessions._settings
-        fatal = psycopg.sql.SQL("SELECT pg_terminate_backend(pg_backend_pid()); ")
+        fatal = b"SELECT pg_terminate_backend(pg_backend_pid()); "
         monkeypatch.setattr(Sessions, "_settings", lambda *given: fatal + begin(*given))
         with pytest.raises(BackendUnavailableError), backend.sessions.look():
             pass

@@ -168,10 +168,11 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
         """Plan an operation on a table or on the database. What the database does by itself is left to it."""
         from aurum_orchestration.maintenance.backends.postgres.native import refuse_driven
 
-        target = self.load(table)
-        handler = self.handler(operation, target)
-        refuse_driven(target, operation)
-        plan: MaintenancePlan = handler.plan(target, table, parameters)
+        with self.sessions.sharing("plan"):
+            target = self.load(table)
+            handler = self.handler(operation, target)
+            refuse_driven(target, operation)
+            plan: MaintenancePlan = handler.plan(target, table, parameters)
         return plan
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:

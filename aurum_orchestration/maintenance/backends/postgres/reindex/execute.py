@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from aurum_orchestration.errors import AurumError, LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.horizon import (
+    Locker,
     lockers_question,
     long_transactions,
     read_lockers,
@@ -17,11 +23,11 @@ from aurum_orchestration.maintenance.backends.postgres.progress import CREATE_IN
 from aurum_orchestration.maintenance.backends.postgres.reindex.indexes import (
     Index,
     built_bytes,
-    index_question,
     indexes_on,
     indexes_question,
     leftovers,
     read_indexes,
+    some_question,
 )
 from aurum_orchestration.maintenance.backends.postgres.reindex.plan import DROP, drop_statement, reindex_statement
 from aurum_orchestration.maintenance.backends.postgres.space import Room, read_rooms, rooms_question
@@ -38,6 +44,10 @@ from aurum_orchestration.maintenance.interfaces import (
 from aurum_orchestration.maintenance.operations.reindex import ReindexParameters
 
 _UNDO = "nothing to undo: no row was changed"
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, false)"
+
+CHECK_HOLDS = 1.0
+"""Seconds for which what was seen of a table counts for its next index, too. Small ones take less each."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,20 +61,73 @@ class ReindexExecution:
         self._plan, self._target = plan, target
 
     def units(self) -> Iterator[Unit]:
-        """One unit per step."""
+        """One unit per step. The session that they share ends with the iterator."""
         parameters = ReindexParameters.model_validate(self._plan.parameters)
-        return (_Index(step, self._target, parameters) for step in self._plan.steps)
+        sitting = _Sitting(self._plan.steps)
+        try:
+            for step in self._plan.steps:
+                yield _Index(step, self._target, parameters, sitting)
+        finally:
+            sitting.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was found of a table at a moment: its indexes by oid, who has a lock on it, rows about the disk."""
+
+    at: float
+    indexes: dict[int, Index]
+    held: list[Locker]
+    folders: Sequence[Any]
+
+
+class _Sitting:
+    """One session for the steps on one table, which holds the table's lock from the first of them to the last."""
+
+    def __init__(self, steps: Sequence[PlanStep]) -> None:
+        self.seen: _Seen | None = None
+        self._steps = steps
+        self._open = ExitStack()
+        self._session: Session | None = None
+        self._oid = 0
+
+    @contextmanager
+    def session(self, table: PgTable, run: RunContext) -> Iterator[Session]:
+        """The session for the table, made when it is not there yet. What fails within ends it at once."""
+        if self._session is None or self._oid != table.oid:
+            self.end()
+            self._session = self._open.enter_context(table.work(OperationType.REINDEX, run))
+            self._oid = table.oid
+        try:
+            yield self._session
+        except BaseException:
+            self._session = None
+            self._open.__exit__(*sys.exc_info())
+            raise
+
+    def end(self) -> None:
+        """Give the session and the lock back."""
+        self._session = self.seen = None
+        self._open.close()
+
+    def from_here(self, step: PlanStep) -> list[PlanStep]:
+        """The indexes that are to be built on the table of the step, from this one on."""
+        return [
+            one
+            for one in self._steps
+            if one.number >= step.number and one.action != DROP and one.detail["table"] == step.detail["table"]
+        ]
 
 
 class _Index(DirectUnit):
-    def __init__(self, step: PlanStep, target: Database, parameters: ReindexParameters) -> None:
+    def __init__(self, step: PlanStep, target: Database, parameters: ReindexParameters, sitting: _Sitting) -> None:
         super().__init__(step)
-        self._target, self._parameters = target, parameters
+        self._target, self._parameters, self._sitting = target, parameters, sitting
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Drop or build one index. Raises LockTimeoutError naming who is in the way, UnsupportedError without room."""
         table = self._table()
-        with table.work(OperationType.REINDEX, run) as session:
+        with self._sitting.session(table, run) as session:
             found = patiently(lambda: self._ready(session, table), run)
             if found is None:
                 return UnitOutcome(warnings=[f"{self.step.detail['index']} was replaced or dropped meanwhile"])
@@ -87,23 +150,35 @@ class _Index(DirectUnit):
         From then on the session waits for locks as long as a build may. Raises LockTimeoutError when another has one
         that conflicts: waiting for it would end an autovacuum.
         """
-        detail, patience = self.step.detail, f"{self._parameters.wait_timeout_seconds}s"
-        found, locks, folders, _ = session.together(
+        detail, seen = self.step.detail, self._sitting.seen
+        if self.step.action == DROP or seen is None or time.monotonic() - seen.at > CHECK_HOLDS:
+            seen, self._sitting.seen = self._look(session, table), None
+        index = seen.indexes.get(detail["oid"])
+        if index is None or str(index) != detail["index"]:
+            return None
+        if seen.held:
+            raise LockTimeoutError(f"the table is locked by {'; '.join(map(str, seen.held))}", table=str(table.id))
+        if self.step.action != DROP:
+            self._sitting.seen = seen
+        return index, read_rooms(session, seen.folders)[index.oid]
+
+    def _look(self, session: Session, table: PgTable) -> _Seen:
+        steps = [self.step] if self.step.action == DROP else self._sitting.from_here(self.step)
+        oids, relids = ([step.detail[name] for step in steps] for name in ("oid", "relid"))
+        began = time.monotonic()
+        _, found, locks, folders, _ = session.together(
+            # to look, it waits no longer than others do
+            (_LOCK_TIMEOUT, (f"{int(table.config.lock_timeout * 1000)}ms",)),
             indexes_question(table.server, [table.oid])
             if self.step.action == DROP
-            else index_question(detail["index"], detail["relid"], table.oid),
-            lockers_question(table.oid, detail["relid"]),
-            rooms_question([detail["oid"]]),
-            ("SELECT set_config('lock_timeout', %s, false)", (patience,)),
+            else some_question(oids, relids, table.oid),
+            lockers_question(table.oid, *relids),
+            rooms_question(oids),
+            (_LOCK_TIMEOUT, (f"{self._parameters.wait_timeout_seconds}s",)),
         )
         there = leftovers(read_indexes(found)) if self.step.action == DROP else read_indexes(found)
-        index = next((one for one in there if one.oid == detail["oid"] and str(one) == detail["index"]), None)
-        if index is None:
-            return None
         held = [one for one in read_lockers(locks) if one.granted]
-        if held:
-            raise LockTimeoutError(f"the table is locked by {'; '.join(map(str, held))}", table=str(table.id))
-        return index, read_rooms(session, folders)[index.oid]
+        return _Seen(began, {one.oid: one for one in there}, held, folders)
 
     def _drop(self, session: Session, index: Index) -> UnitOutcome:
         session.execute(drop_statement(index))

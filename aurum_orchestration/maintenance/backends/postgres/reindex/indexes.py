@@ -57,10 +57,12 @@ rel AS (
 {indexes}
  ORDER BY n.nspname, c.relname
 """
-_ONE: LiteralString = """
-WITH rel AS (SELECT oid, %(root)s::oid AS root, relkind = 't' AS toast FROM pg_class WHERE oid = %(relid)s::oid)
+_SOME: LiteralString = """
+WITH rel AS (
+  SELECT oid, %(root)s::oid AS root, relkind = 't' AS toast FROM pg_class WHERE oid = ANY (%(relids)s::oid[])
+)
 {indexes}
- WHERE n.nspname || '.' || c.relname = %(name)s
+ WHERE i.indexrelid = ANY (%(oids)s::oid[])
 """
 
 _BUILT_BYTES = """
@@ -116,10 +118,10 @@ def indexes_question(server: ServerFacts, tables: Sequence[int]) -> Question:
     return sql.SQL(_INDEXES).format(**parts), {"tables": list(tables)}
 
 
-def index_question(name: str, relid: int, root: int) -> Question:
-    """The same of one index by ``schema.name``, of the table it is on, without ``building``: that is dear."""
-    one = sql.SQL(_OF_REL).format(building=sql.SQL("false"))
-    return sql.SQL(_ONE).format(indexes=one), {"name": name, "relid": relid, "root": root}
+def some_question(oids: Sequence[int], relids: Sequence[int], root: int) -> Question:
+    """The same of indexes by oid, on tables ``relids`` of one ``root``, without ``building``: that is dear."""
+    some = sql.SQL(_OF_REL).format(building=sql.SQL("false"))
+    return sql.SQL(_SOME).format(indexes=some), {"oids": list(oids), "relids": sorted({*relids}), "root": root}
 
 
 def built_bytes(session: Session, index: Index) -> float:
@@ -129,7 +131,7 @@ def built_bytes(session: Session, index: Index) -> float:
 
 
 def read_indexes(rows: Sequence[Sequence[Any]]) -> list[Index]:
-    """What the rows of :func:`indexes_question` and :func:`index_question` say."""
+    """What the rows of :func:`indexes_question` and :func:`some_question` say."""
     return [Index(*row) for row in rows]
 
 
