@@ -155,3 +155,16 @@ def test_an_unexpected_error_is_a_problem_and_its_stack_goes_to_the_log(shared_h
     assert problem["type"] == "internal-error"
     assert "Traceback" in outcome.err
     assert "hunter2" not in outcome.err
+
+
+def test_in_a_folder_without_a_fleet_file_the_hint_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AURUM_FLEET", raising=False)
+    monkeypatch.setenv("AURUM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYICEBERG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    outcome = aurum("status")
+    assert outcome.code == 1
+    assert "Name it by --fleet or AURUM_FLEET" in " ".join(outcome.out.split())
+    assert list(tmp_path.iterdir()) == []

@@ -25,6 +25,11 @@ from aurum_orchestration.errors import (
 )
 
 _SECRET_KEY = re.compile(r"(?i)password|secret|token|credential|access-key|account-key|connection-string")
+_PROPERTIES = "Check the backend's `catalog:` properties in fleet.yaml."
+_NO_PROPERTIES = (
+    "Is there a fleet.yaml in this folder? Name it by --fleet or AURUM_FLEET, or write one by aurum init. "
+    "PyIceberg's own configuration does, too."
+)
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 NOT_METADATA = (ValueError, EOFError, zlib.error, gzip.BadGzipFile, iceberg.ValidationError)
@@ -58,7 +63,7 @@ def translate(error: Exception, name: str, properties: Mapping[str, Any], *, ope
     elif isinstance(error, (iceberg.UnauthorizedError, iceberg.ForbiddenError, iceberg.OAuthError)):
         kind, hint = ConfigurationError, "Check the catalog's credentials."
     elif isinstance(error, (ValueError, TypeError, ArgumentError, iceberg.NoSuchPropertyException)) and opening:
-        kind, hint = ConfigurationError, "Check the backend's `catalog:` properties in fleet.yaml."
+        kind, hint = ConfigurationError, _PROPERTIES if {"uri", "type"} & properties.keys() else _NO_PROPERTIES
     elif isinstance(error, (*NOT_METADATA, TypeError, FileNotFoundError)):
         kind, hint = CorruptTableError, None
     else:
