@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import settings
 
+import aurum_orchestration_tests.disk  # noqa: F401 - for what it does
 from aurum_orchestration_tests.engines import embedded_postgres
 from aurum_orchestration_tests.servers import trino as trino_servers
 from aurum_orchestration_tests.servers.object_store import ObjectStore, object_store

@@ -11,7 +11,6 @@ A test makes a :class:`Case` and calls :func:`kill_at_every_step` or, as a short
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import signal
 import sqlite3
@@ -30,6 +29,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration_tests.faults.steps import Victim, victim
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.cleanup.judges import age_all
 from aurum_orchestration_tests.integration.iceberg.support import left_behind
 from aurum_orchestration_tests.integration.upkeep.lakeside import Lakeside, contents
@@ -44,9 +44,6 @@ GONE_NOW: dict[str, Any] = {
     "override_reason": "the files' times were moved back",
 }
 """Parameters of the vacuum that looks for what a killed run left behind."""
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([f"aurum_orchestration_tests.faults.{one}" for one in ("steps", "writers")])
 
 
 def head_rows(table: Table) -> dict[int | str, Rows]:

@@ -17,8 +17,9 @@ from sqlalchemy import create_engine, make_url, text
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
-from aurum_orchestration_tests.faults.killing import GONE_NOW, SERVER, Rows
+from aurum_orchestration_tests.faults.killing import GONE_NOW, Rows
 from aurum_orchestration_tests.faults.writers import Account, Ground, Run, lake_on, maintain, write
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.cleanup.judges import NOW, age_all, on_disk, reachable
 from aurum_orchestration_tests.integration.history.samples import wait_until
 from aurum_orchestration_tests.integration.iceberg.merged import live_rows

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from aurum_orchestration.history import History
-from aurum_orchestration_tests.faults.killing import SERVER
 from aurum_orchestration_tests.faults.trino_site import Site, end_what_runs, site
 from aurum_orchestration_tests.faults.trino_victim import BEFORE, ENDED, RECORDED, SENT, TrinoVictim, trino_victim
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,9 +16,10 @@ import pytest
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
-from aurum_orchestration_tests.faults.killing import GONE_NOW, SERVER, Case, Scene, expire_lease
+from aurum_orchestration_tests.faults.killing import GONE_NOW, Case, Scene, expire_lease
 from aurum_orchestration_tests.faults.steps import Victim, victim
 from aurum_orchestration_tests.faults.test_kill_compaction import CASES, FEW
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.cleanup.judges import NOW, age_all
 from aurum_orchestration_tests.integration.history.samples import wait_until
 from aurum_orchestration_tests.integration.iceberg.support import left_behind

@@ -22,6 +22,7 @@ from aurum_orchestration.history import History
 from aurum_orchestration.history.migrate import MIGRATIONS
 from aurum_orchestration.history.schema import HEAD, VERSION_TABLE, metadata
 from aurum_orchestration.settings import AurumSettings
+from aurum_orchestration_tests import disk
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, NOON, ended, point
 
 
@@ -252,7 +253,7 @@ def test_a_file_that_stays_open_can_be_removed_or_replaced(sqlite_store: str, tm
 
 def test_the_disk_is_waited_for_where_a_run_begins(sqlite_store: str) -> None:
     full, normal = 2, 1
-    with History(sqlite_store) as history:
+    with disk.waited_for(), History(sqlite_store) as history:
         with history._store.writing(lasting=True) as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full
         with history._store.writing() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -22,6 +21,7 @@ from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.rules.archive import PENDING, ParquetArchive
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.summary import OperationSummary
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.postgres.support import Pg, steps_of
 
 LOGS = """
@@ -34,8 +34,6 @@ INSERT INTO audit_log VALUES (-100, '-infinity', 'for ever'), (-101, 'infinity',
 INSERT INTO task_log
 SELECT g, (now() AT TIME ZONE 'Asia/Tokyo') - g * interval '1 hour', 'done' FROM generate_series(1, 2000) g;
 """
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
 GROUPS = """
     logs:
       - {title: Audit Logs, table: public.audit_log, time_column: created_at, batch_size: 500}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -15,9 +14,9 @@ import pytest
 
 from aurum_orchestration.maintenance.backends.timescale import compaction
 from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.timescale.support import COLUMNSTORE, MANY, READINGS, Timescale
 
-SERVER = multiprocessing.get_context("forkserver")
 OURS = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'aurum:compaction%'"
 WORKING = """
 SELECT pid FROM pg_stat_activity

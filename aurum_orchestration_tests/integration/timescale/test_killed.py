@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -16,10 +15,9 @@ from typing import Any
 import pytest
 
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.timescale.support import READINGS, Timescale
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
 OURS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'aurum:%'"
 WAITS = f"{OURS} AND wait_event_type = 'Lock' AND query LIKE '%drop_chunks%'"
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"

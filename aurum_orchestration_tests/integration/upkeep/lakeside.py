@@ -21,6 +21,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import LongType, NestedField, StringType
 
+import aurum_orchestration_tests.disk  # noqa: F401 - for what it does, in processes of their own too
 from aurum_orchestration.history import History
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.metrics import METRICS

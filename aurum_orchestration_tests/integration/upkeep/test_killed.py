@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -12,6 +10,7 @@ from pyiceberg.table import Table
 
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.history import History
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.upkeep.lakeside import (
     BY_REGION,
     Lakeside,
@@ -21,14 +20,18 @@ from aurum_orchestration_tests.integration.upkeep.lakeside import (
     files_of,
     manifests,
 )
+from aurum_orchestration_tests.integration.upkeep.victim import victim
 
 
 def kill_at(lake: Lakeside, operation: str, point: str) -> None:
     """Let a process do the operation and be killed at the point; its lease is taken for expired then."""
-    module = "aurum_orchestration_tests.integration.upkeep.victim"
-    command = [sys.executable, "-m", module, str(lake.home), operation, "lake.ns.t", point]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr[-2000:]
+    process = SERVER.Process(target=victim, args=(str(lake.home), operation, "lake.ns.t", point))
+    process.start()
+    process.join(240)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError(f"still running: {operation} that was to die at {point}")
+    assert process.exitcode == -signal.SIGKILL, f"ended with {process.exitcode} instead of being killed"
     forget_lease(lake)
 
 

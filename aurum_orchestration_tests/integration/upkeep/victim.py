@@ -1,9 +1,9 @@
 """A process that does one operation and is killed (SIGKILL, by itself) at a chosen point of it.
 
-``python -m ...victim HOME OPERATION TABLE POINT``. Points: ``write:N``, before the N-th metadata file is written;
+Points: ``write:N``, before the N-th metadata file is written;
 ``half:N``, in the middle of it; ``commit``, before the catalog is asked; ``committed``, after it answered
 (``commit:N`` and ``committed:N`` for the N-th commit);
-``record``, before the end is recorded. Exits with 3 when the point was not reached.
+``record``, before the end is recorded. It exits with 3 when the point was not reached.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def arm(point: str) -> None:
         setattr(SqlCatalog, "commit_table", commit_table)  # noqa: B010 - a fault, not a method
 
 
-def main(home: str, operation: str, table: str, point: str) -> None:
+def victim(home: str, operation: str, table: str, point: str) -> NoReturn:
+    """Do the operation in the lake of that home; die at the point."""
     with Lakeside.at(Path(home)) as lake:
         arm(point)
         if operation.startswith("undo:"):
@@ -73,7 +74,3 @@ def main(home: str, operation: str, table: str, point: str) -> None:
         else:
             lake.run(operation, table, **PARAMETERS.get(operation, {}))
     sys.exit(3)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
