@@ -174,6 +174,19 @@ def test_failed_tasks_are_archived_after_a_year_and_deleted_after_two(empty: Pg)
     assert "rows of public.failed_archive older than 730 days" in details["Failed"]["message"]
 
 
+def test_what_a_row_holds_is_in_no_error(empty: Pg) -> None:
+    """The server's detail quotes the row that broke a constraint: a session's key, somebody's address."""
+    empty.script(
+        "CREATE TABLE log (id int, at date, key text); CREATE TABLE kept (LIKE log, since date NOT NULL);"
+        "INSERT INTO log VALUES (1, '2000-01-01', 'a-key-of-somebody')"
+    )
+    group = "{title: L, table: public.log, time_column: at, archive_table: public.kept}"
+    result = empty.run("logs", "pg.public.log", extra=f"    logs:\n      - {group}\n")
+    assert 'null value in column "since" of relation "kept" violates not-null constraint' in result.reason
+    assert "a-key-of-somebody" not in result.model_dump_json()
+    assert empty.sql("SELECT count(*) FROM log") == [(1,)]
+
+
 PARQUET = """
     logs:
       - {{title: Audit Logs, table: public.audit_log, time_column: created_at, batch_size: 300, archive_path: "{0}"}}

@@ -28,6 +28,9 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.maintenance.interfaces import RunContext
 
+_BROKEN_CONSTRAINT = "23"
+"""The class of errors whose detail holds the values of a row: they are nobody's business in a log."""
+
 
 class _Meaning(NamedTuple):
     kind: type[AurumError]
@@ -91,12 +94,13 @@ def as_typed(error: psycopg.Error, run: RunContext | None = None, *, doing: str 
 
 
 def _told(error: psycopg.Error) -> str:
-    """The server's own words on one line, with its detail; without the statement."""
+    """The server's own words on one line, with its detail unless that quotes rows; without the statement."""
     primary = error.diag.message_primary
     if primary is None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return "; ".join(lines[:3]) or type(error).__name__
-    return f"{primary} ({error.diag.message_detail})" if error.diag.message_detail else primary
+    quotes_rows = (error.sqlstate or "").startswith(_BROKEN_CONSTRAINT)
+    return f"{primary} ({error.diag.message_detail})" if error.diag.message_detail and not quotes_rows else primary
 
 
 @contextmanager
