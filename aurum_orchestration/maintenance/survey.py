@@ -119,7 +119,7 @@ class Surveyor:
         """What a backend says of itself. Raises what went wrong when it does not answer."""
 
         def look(backend: BaseMaintenanceBackend) -> list[Finding]:
-            return backend.checkup(backend.discover(self._fleet.backends[name].discover))
+            return backend.checkup(_discover(backend, self._fleet.backends[name].discover))
 
         answer = await self._ask(name, look)
         if isinstance(answer, AurumError):
@@ -159,11 +159,16 @@ def _may_mean(glob: str, backend: str) -> bool:
 
 
 def _discover(backend: BaseMaintenanceBackend, patterns: Sequence[str]) -> list[DiscoveredTable]:
-    return backend.discover(patterns)
+    return backend.discover(patterns) if _lists(backend) else []
 
 
 def _names(backend: BaseMaintenanceBackend, patterns: Sequence[str]) -> list[DiscoveredTable]:
-    return backend.names(patterns)
+    return backend.names(patterns) if _lists(backend) else []
+
+
+def _lists(backend: BaseMaintenanceBackend) -> bool:
+    """Whether it can list tables at all: one from somebody's package need not."""
+    return type(backend).discover is not BaseMaintenanceBackend.discover
 
 
 def _measure(backend: BaseMaintenanceBackend, tables: Sequence[TableId], policy: PolicyLookup) -> list[TableHealth]:
