@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
+
 import pytest
 
-from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
+from aurum_orchestration.errors import UnsupportedError, VerificationError
+from aurum_orchestration.fleet.sqlite import SqliteBackendConfig
+from aurum_orchestration.maintenance.backends.rules.chores import Chore
+from aurum_orchestration.maintenance.backends.rules.clock import cutoff
+from aurum_orchestration.maintenance.backends.rules.work import Take
+from aurum_orchestration.maintenance.backends.sqlite.connection import Database
+from aurum_orchestration.maintenance.backends.sqlite.rules import SqliteRules
+from aurum_orchestration.maintenance.interfaces import MaintenanceStatus, RunContext
 from aurum_orchestration_tests.integration.sqlite.support import File
 
 
@@ -107,6 +117,33 @@ def test_rows_that_others_refer_to_stay_and_are_named(file: File) -> None:
     done = file.run("logs", extra=cascading, pause_ms=0)
     assert done.status is MaintenanceStatus.COMPLETED, done.reason
     assert file.sql("SELECT count(*) FROM details") == [(0,)]
+
+
+@pytest.mark.parametrize("trigger", [False, True])
+def test_rows_that_come_to_refer_to_old_ones_between_two_batches_do_not_go_along(file: File, trigger: bool) -> None:
+    """SQLite's own count of what a transaction changes tells; where triggers count, too, it is looked for again."""
+    file.script("""
+        CREATE TABLE details (id INTEGER PRIMARY KEY, audit_id INTEGER REFERENCES audit (id) ON DELETE CASCADE);
+        CREATE TABLE told (id INTEGER);
+    """)
+    if trigger:
+        file.sql("CREATE TRIGGER tells AFTER DELETE ON audit BEGIN INSERT INTO told VALUES (OLD.id); END")
+    chore = Chore("Audit Logs", ("main", "audit"), "at", 90, 100)
+    config = SqliteBackendConfig(type="sqlite", path=str(file.path))
+    run, rules = RunContext("test", threading.Event()), SqliteRules(Database(config))
+    with ExitStack() as held:
+        take = held.enter_context(rules.batches(chore, cutoff(rules.now(), 90), run, {}, []))
+        assert take(100).counted == (None if trigger else 100)
+        file.sql("INSERT INTO details VALUES (1, 700)")
+        with pytest.raises(UnsupportedError if trigger else VerificationError):
+            _all(take)
+    assert file.sql("SELECT count(*) FROM details") == [(1,)]
+    assert file.sql("SELECT count(*) FROM audit WHERE id = 700") == [(1,)]
+
+
+def _all(take: Take) -> None:
+    while take(100).more:
+        pass
 
 
 RULES_WITH_CASCADE = """\

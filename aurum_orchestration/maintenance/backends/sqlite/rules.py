@@ -22,6 +22,7 @@ from aurum_orchestration.maintenance.operations.rule_groups import RuleGroupPara
 _TRIGGERS = """
 SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ? AND sql LIKE '%delete%' ORDER BY 1
 """
+_ANY_TRIGGER = "SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' LIMIT 1"
 
 
 def plan(target: Target, parameters: RuleGroupParameters) -> MaintenancePlan:
@@ -104,7 +105,7 @@ class SqliteRules:
         with self._database.work(run) as connection:
             removal = _removal(connection, chore, before)
             require_free(connection, removal.table, removal.old, removal.limits, cascade=chore.cascade)
-            yield _Taker(connection, removal, run).take
+            yield _Taker(connection, removal, run, cascade=chore.cascade).take
             query = f"SELECT count(*) FROM {removal.table.sql} WHERE {removal.old}"
             measured["rows_left"] = float(value(connection, query, removal.limits))
             if measured["rows_left"]:
@@ -112,23 +113,39 @@ class SqliteRules:
 
 
 class _Taker:
-    """Takes batches in the order of the key, none looked at twice."""
+    """Takes batches in the order of the key, none looked at twice.
 
-    def __init__(self, connection: sqlite3.Connection, removal: _Removal, run: RunContext) -> None:
-        self._connection, self._removal, self._run = connection, removal, run
+    SQLite counts every row that a transaction changes, those that foreign keys and triggers change included. Without
+    either these are the rows of the batch; then that is the proof that nothing else went along.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, removal: _Removal, run: RunContext, *, cascade: bool) -> None:
+        self._connection, self._removal, self._run, self._cascade = connection, removal, run, cascade
         self._last: tuple[Any, ...] | None = None
 
     def take(self, rows: int) -> Taken:
         """One batch, committed. Raises LockTimeoutError, VerificationError."""
         with typed_errors(self._run), transaction(self._connection):
+            removal, before = self._removal, self._connection.total_changes
+            triggers = self._connection.execute(_ANY_TRIGGER).fetchone() is not None
             keys = self._next(rows)
+            if triggers and not self._cascade:  # they count, too; rows that refer to old ones may have come meanwhile
+                require_free(self._connection, removal.table, removal.old, removal.limits, cascade=False)
             moved = self._moved(keys) if self._removal.archive else 0
             deleted = sum(self._touched(self._removal.delete(), key) for key in keys)
             if self._removal.archive and moved != deleted:
                 raise VerificationError(f"{moved} of {deleted} rows reached the archive; none of the batch was deleted")
+            counted = None
+            if not triggers and not self._cascade:
+                counted = self._connection.total_changes - before - moved
+                if counted != deleted:
+                    raise VerificationError(
+                        f"{counted - deleted} other rows went or changed with the {deleted} old ones; none did",
+                        hint="They came to refer to old rows meanwhile. Set cascade: true if they may go along.",
+                    )
         if keys:
             self._last = keys[-1]
-        return Taken(deleted, len(keys), more=len(keys) == rows, archived=moved)
+        return Taken(deleted, len(keys), more=len(keys) == rows, archived=moved, counted=counted)
 
     def _next(self, rows: int) -> list[tuple[Any, ...]]:
         key = ", ".join(map(name, self._removal.table.key))
