@@ -33,7 +33,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 async def keeps_its_promises(warehouse: Warehouse, service: MaintenanceService, operation: str, kind: Kind) -> None:
     """Make a table of the kind and hold the operation to what it promises."""
-    made = kind.make(warehouse.catalog, "ns.t")
+    made = warehouse.table(kind)
     assert live_ids(made, warehouse.fetch) == sorted(kind.live)
     refs_before = refs(made)
 

@@ -44,6 +44,12 @@ def is_quick(place: str, kind: str, operation: str) -> bool:
     return place == "local" or kind in FEW_KINDS
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this suite's own: locations are absolute, and what is put back has to be where it was."""
+    return tmp_path_factory.mktemp("conformance")
+
+
 @pytest.fixture
 def warehouse(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
     with WAREHOUSES[getattr(request, "param", "local")](request) as made:
@@ -79,7 +85,7 @@ async def test_an_operation_keeps_its_promises_on_every_kind_of_table(
 async def test_a_table_whose_lease_another_holds_is_left_alone(
     warehouse: Warehouse, service: MaintenanceService, operation: str
 ) -> None:
-    KINDS[0].make(warehouse.catalog, "ns.t")
+    warehouse.table(KINDS[0])
     if (await ask(service, operation, dry_run=True)).status == MaintenanceStatus.SKIPPED:
         return  # without a plan nothing is asked of the lease
     service.history.acquire(

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +23,10 @@ import sqlalchemy
 import yaml
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
 
 from aurum_orchestration.local.engines.trino import jdbc_catalog
+from aurum_orchestration_tests.conformance.kinds import Kind
 from aurum_orchestration_tests.servers.object_store import ObjectStore
 from aurum_orchestration_tests.servers.rest_catalog import RestServer
 from aurum_orchestration_tests.servers.trino import NO_FLOORS, TrinoServer
@@ -34,13 +37,18 @@ class Warehouse:
     """A catalog with the namespace ``ns`` to make tables in and to look at them afterwards.
 
     ``fleet`` is a fleet file that names it ``lake``; ``contents`` all that is stored, in the home too; ``fetch``
-    gives a local path for a file's location.
+    gives a local path for a file's location; ``made`` another way to make a table of a kind.
     """
 
     catalog: Catalog
     fleet: str
     contents: Callable[[], Mapping[str, Any]]
     fetch: Callable[[str], str]
+    made: Callable[[Kind], Table] | None = None
+
+    def table(self, kind: Kind) -> Table:
+        """The table ``ns.t`` of that kind, new."""
+        return self.made(kind) if self.made else kind.make(self.catalog, "ns.t")
 
 
 def everything_in(*folders: Path) -> dict[str, bytes]:
@@ -79,10 +87,28 @@ def home_of(request: pytest.FixtureRequest) -> Path:
 
 @contextmanager
 def local(request: pytest.FixtureRequest) -> Iterator[Warehouse]:
-    home = home_of(request)
-    properties = {"type": "sql", "uri": f"sqlite:///{home}/catalog.db", "warehouse": f"file://{home}/warehouse"}
+    """One place for all tests of a worker, one after the other: a kind is made once, then put back as it was."""
+    home, place = home_of(request), request.getfixturevalue("place")
+    lake = place / "lake"
+    shutil.rmtree(lake, ignore_errors=True)
+    lake.mkdir()
+    properties = {"type": "sql", "uri": f"sqlite:///{lake}/catalog.db", "warehouse": f"file://{lake}/warehouse"}
     with opened(**properties) as catalog:
-        yield Warehouse(catalog, fleet_of(request, **properties), lambda: everything_in(home), local_path)
+        assert isinstance(catalog, SqlCatalog)
+
+        def made(kind: Kind) -> Table:
+            copy = place / "kinds" / kind.name
+            if not copy.exists():
+                kind.make(catalog, "ns.t")
+                shutil.copytree(lake, copy)
+            else:
+                catalog.engine.dispose()  # no connection outlives the file that it opened
+                shutil.rmtree(lake)
+                shutil.copytree(copy, lake)
+            return catalog.load_table("ns.t")
+
+        contents = partial(everything_in, home, lake)
+        yield Warehouse(catalog, fleet_of(request, **properties), contents, local_path, made)
 
 
 @contextmanager
