@@ -6,7 +6,8 @@ import logging
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aurum_orchestration.errors import (
     AurumError,
@@ -16,11 +17,14 @@ from aurum_orchestration.errors import (
     StatementKilledError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
-from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history
+from aurum_orchestration.maintenance.backends.iceberg.trino.history import history_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 from aurum_orchestration.maintenance.interfaces import RunContext
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 _log = logging.getLogger(__name__)
 _MAY_ARRIVE_LATE = (CommitStateUnknownError, OperationCancelledError, StatementKilledError)
@@ -33,6 +37,8 @@ class Made:
     snapshot_id: int
     parent_id: int
     summary: Mapping[str, str]
+    seen: Table | None = field(default=None, compare=False, repr=False)
+    """The table in which the catalog showed it, None where Trino did."""
 
     def number(self, key: str) -> int:
         """A number of the summary, 0 when it is not there."""
@@ -131,11 +137,12 @@ def _made_by(table: TrinoTable, query_ids: list[str]) -> Made | None:
     if not query_ids:
         return None
     if table.embedded is not None:
-        history = read_history(table, clock=False)
+        seen = table.loaded()
+        history = history_of(table, seen, clock=False)
         found = next((one for id_ in query_ids if (one := history.made_by(id_)) is not None), None)
         if found is None or found.parent_snapshot_id is None:
             return None
-        return Made(found.snapshot_id, found.parent_snapshot_id, found.summary)
+        return Made(found.snapshot_id, found.parent_snapshot_id, found.summary, seen)
     listed = ", ".join(literal(one) for one in dict.fromkeys(query_ids))
     rows = table.rows(
         f"SELECT snapshot_id, parent_id, summary FROM {table.relation('$snapshots')} "

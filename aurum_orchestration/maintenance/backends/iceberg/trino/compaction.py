@@ -83,7 +83,7 @@ class CompactionExecution:
 
         That the table has newer snapshots does not matter: Trino reads the table as it is when it rewrites it.
         """
-        refuse_other_table(self.table, read_history(self.table, clock=False), self.plan)
+        refuse_other_table(self.table, read_history(self.table, clock=False, opened=True), self.plan)
         parameters = CompactionParameters.model_validate(self.plan.parameters)
         for step in self.plan.steps:
             yield OptimizeUnit(step, self.table, parameters, OperationType.COMPACTION)

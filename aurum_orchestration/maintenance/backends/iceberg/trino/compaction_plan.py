@@ -35,8 +35,8 @@ def plan_compaction(table: TrinoTable, table_id: TableId, parameters: Compaction
 
     Raises UnsupportedError with the reason when Trino cannot do what is asked, RequestError for a wrong filter.
     """
-    history = read_history(table, clock=False)
-    loaded = table.loaded()
+    loaded = table.embedded
+    history = read_history(table, clock=False, opened=True)
     known = layout_of(loaded) if loaded is not None else None
     layout = known or read_layout(table)
     refuse(table, history.properties.get("format-version", "2"), layout, parameters)
@@ -46,7 +46,7 @@ def plan_compaction(table: TrinoTable, table_id: TableId, parameters: Compaction
         everything = read_partitions(table, layout, small_below(parameters)) if history.head is not None else []
     offered = everything
     if parameters.partition_filter is not None:
-        offered = matching(everything, layout, table.columns(), parameters.partition_filter)
+        offered = matching(everything, layout, table.columns(loaded), parameters.partition_filter)
     deletes = sum(one.deletes for one in everything)
     chosen = [one for one in offered if one.is_wanted(parameters, deletes)]
     mixed = len({one.spec_id for one in everything}) > 1
@@ -114,9 +114,13 @@ def statement(table: TrinoTable, threshold: str, where: str) -> str:
 
 
 def explains(table: TrinoTable, sql: str) -> bool:
-    """Whether Trino can plan an optimize: it cannot when its condition is not one on whole partitions."""
+    """Whether Trino can plan an optimize: it cannot when its condition is not one on whole partitions.
+
+    One without a condition needs no plan: that the table, the rights and the arguments will do is told before.
+    """
+    how = "EXPLAIN" if " WHERE " in sql else "EXPLAIN (TYPE VALIDATE)"
     try:
-        table.query(f"EXPLAIN {sql}", operation=OperationType.COMPACTION)
+        table.query(f"{how} {sql}", operation=OperationType.COMPACTION)
     except EngineError as error:
         if "WHERE" in error.detail:
             return False
@@ -136,7 +140,7 @@ def _steps(
     values = [told for one in chosen if (told := one.by_field(layout)) is not None]
     found = len(values) == len(chosen) and scopes(
         layout,
-        dict(table.columns()) if layout.fields else {},
+        dict(table.columns(table.embedded)) if layout.fields else {},
         values,
         [one.bytes for one in chosen],
         most_bytes=parameters.max_group_size_mb * MIB,

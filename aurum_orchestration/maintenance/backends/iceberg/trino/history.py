@@ -61,13 +61,18 @@ class TableHistory:
         return next((one for one in self.snapshots if query_id and one.query_id == query_id), None)
 
 
-def read_history(table: TrinoTable, *, clock: bool = True) -> TableHistory:
+def read_history(table: TrinoTable, *, clock: bool = True, opened: bool = False) -> TableHistory:
     """Read it: from the catalog where the table has one that answers, which takes no statement, else from Trino.
 
-    Without ``clock`` its time is not asked for either. Raises what the client raises: TableNotFoundError,
+    Without ``clock`` its time is not asked for either. ``opened``: what the catalog told when the table was opened
+    will do, for whoever has just done that. Raises what the client raises: TableNotFoundError,
     BackendUnavailableError, ...
     """
-    loaded = table.loaded()
+    return history_of(table, table.embedded if opened else table.loaded(), clock=clock)
+
+
+def history_of(table: TrinoTable, loaded: Table | None, *, clock: bool) -> TableHistory:
+    """The history as the catalog told it a moment ago; from Trino where it told nothing."""
     return _of_trino(table) if loaded is None else _of_catalog(table, loaded, clock=clock)
 
 

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class TrinoTable:
     """One table on a coordinator. ``embedded`` is the same table for PyIceberg where the catalog is reachable.
 
-    ``run`` is the run that executes a plan on it, None while planning. Nothing is remembered: every
-    method asks.
+    ``run`` is the run that executes a plan on it, None while planning. ``embedded`` is as it was when the table was
+    opened; nothing else is remembered: every method asks.
     """
 
     def __init__(
@@ -85,11 +85,15 @@ class TrinoTable:
         found = self.rows(f"SELECT snapshot_id FROM {self.relation('$refs')} WHERE name = 'main'")
         return int(found[0][0]) if found else None
 
-    def columns(self) -> list[tuple[str, str]]:
-        """Names and Trino types of the columns, in order. Raises TableNotFoundError."""
+    def columns(self, known_as: Table | None = None) -> list[tuple[str, str]]:
+        """Names and Trino types of the columns, in order, now or as the catalog told them a moment ago.
+
+        Raises TableNotFoundError.
+        """
         from aurum_orchestration.maintenance.backends.iceberg.trino.from_catalog import columns_of
 
-        if (loaded := self.loaded()) is not None and (known := columns_of(loaded)) is not None:
+        loaded = known_as or self.loaded()
+        if loaded is not None and (known := columns_of(loaded)) is not None:
             return known
         found = [(str(row[0]), str(row[1])) for row in self.query(f"SHOW COLUMNS FROM {self.name}").rows]
         if not found:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aurum_orchestration.errors import EngineError, RequestError
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.row_checksum import checksum_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
@@ -32,60 +33,52 @@ class Proof:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    rows: int
-    checksum: object
-    seconds: float
-    bytes: int
-
-
 def compare(table: TrinoTable, made: Made, scope: str, *, checksum: bool) -> Proof:
     """Compare the rows before and after a commit. ``scope``: the statement's condition, "" for the whole table."""
     touched = _touched(table, made)
     if made.number("removed-equality-deletes"):
         scope = ""  # these may have applied anywhere
     before_where, after_where = (_paths(touched[0]), _paths(touched[1])) if touched is not None else (scope, scope)
-    columns = table.columns() if checksum else []
+    columns = table.columns(made.seen) if checksum else []
     method = _CHECKSUM if checksum else _COUNT
+    sides = (made.parent_id, before_where), (made.snapshot_id, after_where)
     try:
-        before = _side(table, made.parent_id, before_where, columns)
+        answer = _both(table, sides, columns)
     except RequestError as error:
         if "COLUMN_NOT_FOUND" not in error.detail:
             raise
         # columns were added or renamed since the snapshot before: a snapshot is read with its own columns
-        known = set(table.query(f"SELECT * FROM {_at(table, made.parent_id)} LIMIT 0").columns)
+        at = f"{table.name} FOR VERSION AS OF {made.parent_id}"
+        known = set(table.query(f"SELECT * FROM {at} LIMIT 0").columns)
         kept = [column for column in columns if column[0] in known]
         method = f"{method} of {len(kept)} of {len(columns)} columns"
-        columns = kept
-        before = _side(table, made.parent_id, before_where, columns)
-    after = _side(table, made.snapshot_id, after_where, columns)
+        answer = _both(table, sides, kept)
+    found = {int(side): (int(rows), checksum) for side, rows, checksum in answer.rows}
+    (rows_before, before), (rows_after, after) = found[0], found[1]
     verification = Verification(
-        method=method,
-        rows_before=before.rows,
-        rows_after=after.rows,
-        checksum_equal=before.checksum == after.checksum,
+        method=method, rows_before=rows_before, rows_after=rows_after, checksum_equal=before == after
     )
-    return Proof(verification, before.seconds + after.seconds, before.bytes + after.bytes)
+    return Proof(verification, answer.seconds, answer.processed_bytes)
 
 
-def _side(table: TrinoTable, snapshot_id: int, where: str, columns: Sequence[tuple[str, str]]) -> _Side:
-    checksum = checksum_of(columns) if columns else "NULL"
-    condition = f" WHERE {where}" if where else ""
-    answer = table.query(f"SELECT count(*), {checksum} FROM {_at(table, snapshot_id)}{condition}", operation="verify")
-    rows, found = answer.first()
-    return _Side(int(rows), found, answer.seconds, answer.processed_bytes)
-
-
-def _at(table: TrinoTable, snapshot_id: int) -> str:
-    return f"{table.name} FOR VERSION AS OF {snapshot_id}"
+def _both(table: TrinoTable, sides: Sequence[tuple[int, str]], columns: Sequence[tuple[str, str]]) -> Answer:
+    """A row for each side, a snapshot and a condition: its number, its rows, their checksum."""
+    checksum = checksum_of(columns) if columns else "CAST(NULL AS varbinary)"
+    return table.query(
+        " UNION ALL ".join(
+            f"SELECT {number}, count(*), {checksum} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
+            + (f" WHERE {where}" if where else "")
+            for number, (snapshot_id, where) in enumerate(sides)
+        ),
+        operation="verify",
+    )
 
 
 def _touched(table: TrinoTable, made: Made) -> tuple[list[str], list[str]] | None:
     """Data files that a commit took out and put in; None when everything in its scope has to be read."""
     out, put_in = made.number("deleted-data-files"), made.number("added-data-files")
     deletes = made.number("removed-delete-files") + made.number("added-delete-files")
-    if deletes or max(out, put_in) > MOST_PATHS:
+    if deletes or out + put_in > MOST_PATHS:
         return None
     found = _by_catalog(table, made) if table.embedded is not None else _by_trino(table, made)
     removed = [path for path, is_new in found if not is_new]
@@ -94,21 +87,11 @@ def _touched(table: TrinoTable, made: Made) -> tuple[list[str], list[str]] | Non
 
 
 def _by_catalog(table: TrinoTable, made: Made) -> list[tuple[str, bool]]:
-    """Data files that a snapshot took out and put in (True), from the manifests that it wrote."""
-    from pyiceberg.manifest import DataFileContent, ManifestEntryStatus
+    """Data files that a snapshot took out and put in (True)."""
+    from aurum_orchestration.maintenance.backends.iceberg.trino.from_catalog import changed_files
 
     assert table.embedded is not None
-    loaded = table.embedded.refresh()
-    snapshot = loaded.metadata.snapshot_by_id(made.snapshot_id)
-    return [
-        (entry.data_file.file_path, entry.status == ManifestEntryStatus.ADDED)
-        for manifest in (snapshot.manifests(loaded.io) if snapshot is not None else ())
-        if manifest.added_snapshot_id == made.snapshot_id
-        for entry in manifest.fetch_manifest_entry(loaded.io, discard_deleted=False)
-        if entry.status != ManifestEntryStatus.EXISTING
-        and entry.snapshot_id == made.snapshot_id
-        and entry.data_file.content == DataFileContent.DATA
-    ]
+    return changed_files(made.seen or table.embedded.refresh(), made.snapshot_id)
 
 
 def _by_trino(table: TrinoTable, made: Made) -> list[tuple[str, bool]]:
