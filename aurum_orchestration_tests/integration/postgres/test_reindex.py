@@ -135,6 +135,23 @@ def test_a_backend_that_is_terminated_in_the_middle_leaves_nothing_after_the_nex
     assert pg.checksum() == rows
 
 
+def test_an_index_that_its_rows_do_not_allow_keeps_no_other_from_being_built(pg: Pg) -> None:
+    """What somebody's failed CREATE UNIQUE INDEX CONCURRENTLY leaves is invalid, and comes first."""
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        pg.sql("CREATE UNIQUE INDEX CONCURRENTLY curves ON trades (curve)")
+    names = {name for (name,) in pg.sql("SELECT relname FROM pg_class WHERE relname LIKE 'trades_%' AND relkind = 'i'")}
+    before = {name: pg.sql(f"SELECT relfilenode FROM pg_class WHERE relname = '{name}'") for name in names}
+    result = pg.run("reindex", scope="table")
+    assert result.status == "failed"
+    assert "1 of 5 indexes were not built anew: public.curves: could not create unique index" in result.reason
+    assert "drop the index" in (result.problem.hint or "" if result.problem else "")
+    after = {name: pg.sql(f"SELECT relfilenode FROM pg_class WHERE relname = '{name}'") for name in names}
+    assert len(names) == 3
+    assert not [name for name in names if before[name] == after[name]]
+    assert result.metrics["indexes_rebuilt"] == 4, "that of the TOAST table, too"
+    assert pg.sql(INVALID) == [("curves",)]
+
+
 def test_a_cancelled_run_stops_on_the_server(pg: Pg) -> None:
     with pg.transaction("SELECT count(*) FROM trades"), reindexing(pg) as (cancelled, problems):
         cancelled.set()

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aurum_orchestration.errors import AurumError, LockTimeoutError
+from aurum_orchestration.errors import AurumError, EngineError, LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.horizon import (
@@ -44,6 +44,7 @@ from aurum_orchestration.maintenance.interfaces import (
 from aurum_orchestration.maintenance.operations.reindex import ReindexParameters
 
 _UNDO = "nothing to undo: no row was changed"
+_WRONG = "Mend the rows that it does not allow, or drop the index: it is written to and serves no query."
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, false)"
 
 CHECK_HOLDS = 1.0
@@ -61,14 +62,26 @@ class ReindexExecution:
         self._plan, self._target = plan, target
 
     def units(self) -> Iterator[Unit]:
-        """One unit per step. The session that they share ends with the iterator."""
+        """One unit per step. The session that they share ends with the iterator.
+
+        Raises at the end what is wrong with single indexes, such as a unique one whose rows are not: the others are
+        built by then.
+        """
         parameters = ReindexParameters.model_validate(self._plan.parameters)
         sitting = _Sitting(self._plan.steps)
+        failed: list[EngineError] = []
         try:
             for step in self._plan.steps:
-                yield _Index(step, self._target, parameters, sitting)
+                yield _Index(step, self._target, parameters, sitting, failed)
         finally:
             sitting.end()
+        if len(failed) == len(self._plan.steps) == 1:
+            raise failed[0]
+        if failed:
+            told = "; ".join(error.detail for error in failed)
+            raise EngineError(
+                f"{len(failed)} of {len(self._plan.steps)} indexes were not built anew: {told}", hint=_WRONG
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +133,32 @@ class _Sitting:
 
 
 class _Index(DirectUnit):
-    def __init__(self, step: PlanStep, target: Database, parameters: ReindexParameters, sitting: _Sitting) -> None:
+    def __init__(
+        self,
+        step: PlanStep,
+        target: Database,
+        parameters: ReindexParameters,
+        sitting: _Sitting,
+        failed: list[EngineError],
+    ) -> None:
         super().__init__(step)
+        self._failed = failed
         self._target, self._parameters, self._sitting = target, parameters, sitting
 
     def commit(self, run: RunContext) -> UnitOutcome:
-        """Drop or build one index. Raises LockTimeoutError naming who is in the way, UnsupportedError without room."""
+        """Drop or build one index; what is wrong with this one alone is kept for the end.
+
+        Raises LockTimeoutError naming who is in the way, UnsupportedError without room.
+        """
+        try:
+            return self._done(run)
+        except EngineError as error:
+            if type(error) is not EngineError:
+                raise
+            self._failed.append(EngineError(f"{self.step.detail['index']}: {error.detail}", hint=_WRONG))
+            return UnitOutcome(warnings=[self._failed[-1].detail])
+
+    def _done(self, run: RunContext) -> UnitOutcome:
         table = self._table()
         with self._sitting.session(table, run) as session:
             found = patiently(lambda: self._ready(session, table), run)
