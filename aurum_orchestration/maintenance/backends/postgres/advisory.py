@@ -29,7 +29,7 @@ SELECT a.pid, a.usename, a.application_name, a.client_addr::text AS client, a.ba
 def reserved(session: Session, oid: int, table: str) -> Iterator[None]:
     """Hold the lock of a table (or database) on this session. Raises LeaseHeldError naming who has it."""
     key = oid - 2**32 if oid >= 2**31 else oid  # the lock's key is signed, an oid is not
-    if not session.value("SELECT pg_try_advisory_lock(%s, %s)", (CLASS, key)):
+    if not session.value("SELECT pg_try_advisory_lock(%s, %s)", (CLASS, key), again=True):
         holder = session.row(_HOLDER, (CLASS, oid))
         who = (
             "another session"

@@ -34,6 +34,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 CANCEL_EVERY = 0.25
 """Seconds between two looks at whether the run is to stop, and between two requests to the server to stop."""
 
+_ONLY_WHERE_SAID = 2**31
+"""After so many uses the driver prepares a statement by itself."""
+
 _APPLICATION_NAME = 63  # the server cuts off what is longer
 
 
@@ -48,11 +51,13 @@ class Session:
         self.pid = pid
         self.run = run
 
-    def rows(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> list[Any]:
-        """The rows of a statement, as named tuples."""
+    def rows(
+        self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None, *, again: bool = False
+    ) -> list[Any]:
+        """The rows of a statement, as named tuples. ``again``: one on the catalogs that comes with every table."""
         self._check()
         with typed_errors(self.run), self.connection.cursor(row_factory=namedtuple_row) as cursor:
-            return cursor.execute(query, parameters).fetchall()
+            return cursor.execute(query, parameters, prepare=again).fetchall()
 
     def tuples(
         self,
@@ -66,19 +71,35 @@ class Session:
         with typed_errors(self.run), self.connection.cursor(binary=binary) as cursor:
             return cursor.execute(query, parameters).fetchall()
 
-    def row(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:
+    def row(
+        self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None, *, again: bool = False
+    ) -> Any:
         """The first row, None when there is none."""
-        found = self.rows(query, parameters)
+        found = self.rows(query, parameters, again=again)
         return found[0] if found else None
 
-    def value(self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None) -> Any:
+    def value(
+        self, query: Query, parameters: Sequence[Any] | dict[str, Any] | None = None, *, again: bool = False
+    ) -> Any:
         """The first value of the first row, None when there is none."""
-        found = self.row(query, parameters)
+        found = self.row(query, parameters, again=again)
         return found[0] if found else None
 
     def together(self, *questions: Question) -> list[list[Any]]:
-        """The rows of each of several statements, as named tuples, in one round trip and one transaction."""
+        """The rows of each of several statements, as named tuples, in one round trip and one transaction.
+
+        The server keeps their plans for the next time: to plan what reads the catalogs takes longer than to run it.
+        """
         self._check()
+        if self.connection.prepare_threshold is None:
+            return self._in_one_text(questions)
+        cursors = [self.connection.cursor(row_factory=namedtuple_row) for _ in questions]
+        with typed_errors(self.run), self.connection.pipeline():
+            for cursor, question in zip(cursors, questions, strict=True):
+                cursor.execute(*question, prepare=True)
+        return [cursor.fetchall() for cursor in cursors]
+
+    def _in_one_text(self, questions: Sequence[Question]) -> list[list[Any]]:
         with typed_errors(self.run), psycopg.ClientCursor(self.connection, row_factory=namedtuple_row) as cursor:
             # only text that holds its values may have several statements
             cursor.execute("; ".join(cursor.mogrify(*question) for question in questions).encode())
@@ -190,6 +211,9 @@ class Sessions:
                 raise
             else:
                 self._used.add(connection)
+                # prepared statements do not survive a pooler between us and the server, which makes up its own numbers
+                direct = pid == connection.info.backend_pid
+                connection.prepare_threshold = _ONLY_WHERE_SAID if direct else None
                 return connection, pid
 
     def probe(self) -> None:
@@ -218,8 +242,7 @@ class Sessions:
     @property
     def options(self) -> dict[str, Any]:
         """How connections are made, besides where to."""
-        # prepared statements do not survive a pooler between us and the server; of a SQL_ASCII database the driver
-        # would answer bytes instead of text
+        # of a SQL_ASCII database the driver would answer bytes instead of text
         return {
             "autocommit": True,
             "prepare_threshold": None,

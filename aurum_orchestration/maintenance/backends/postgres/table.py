@@ -155,7 +155,7 @@ def _found(session: Session, id: TableId, server: ServerFacts) -> Any:
     maintain = "has_table_privilege(c.oid, 'MAINTAIN')" if server.major >= 17 else "%s"
     query = sql.SQL(_RELATION).format(maintain=sql.SQL(maintain))
     superuser = () if server.major >= 17 else (server.superuser,)
-    return session.row(query, (*superuser, id.parts[0], id.parts[1]))
+    return session.row(query, (*superuser, id.parts[0], id.parts[1]), again=True)
 
 
 def is_hypertable(session: Session, server: ServerFacts, schema: str, name: str) -> bool:

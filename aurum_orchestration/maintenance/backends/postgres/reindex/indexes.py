@@ -126,7 +126,7 @@ def some_question(oids: Sequence[int], relids: Sequence[int], root: int) -> Ques
 
 def built_bytes(session: Session, index: Index) -> float:
     """The size of an index that was built just now, as the build has counted it: waits for nobody's lock."""
-    found = session.value(_BUILT_BYTES, (index.schema, index.name))
+    found = session.value(_BUILT_BYTES, (index.schema, index.name), again=True)
     return index.bytes if found is None else float(found)
 
 

@@ -81,4 +81,4 @@ def vacuum_state(session: Session, table: PgTable) -> VacuumState | None:
 
 def vacuum_states(session: Session, oids: Sequence[int]) -> dict[int, VacuumState]:
     """The states of many tables by oid; what is gone is absent."""
-    return {oid: VacuumState(*values) for oid, *values in session.tuples(_STATES, (list(oids),))}
+    return {oid: VacuumState(*values) for oid, *values in session.rows(_STATES, (list(oids),), again=True)}
