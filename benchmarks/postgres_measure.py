@@ -59,13 +59,13 @@ END $$
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The embedded PostgreSQL in a folder of its own."""
+def server(*settings: str) -> Iterator[str]:
+    """The embedded PostgreSQL in a folder of its own. ``settings`` go before those that make it quick."""
     with tempfile.TemporaryDirectory(prefix="aurum-bench-postgres-") as scratch:
         folder = Path(scratch)
         port = background.port_for(None)
-        settings = ["fsync=off", "shared_buffers=256MB", "max_wal_size=4GB", "autovacuum=off"]
-        command = postgres.command(postgres.make(folder), folder, port, *settings)
+        quick = ["fsync=off", "shared_buffers=256MB", "max_wal_size=4GB", "autovacuum=off"]
+        command = postgres.command(postgres.make(folder), folder, port, *quick, *settings)
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
         with subprocess.Popen(command, **quiet, **postgres.identity()) as process:
             try:
