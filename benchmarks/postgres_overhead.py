@@ -6,7 +6,7 @@ The statements and their settings are those of our own plans. Two psql take them
 at nothing; the service does the same tables with ``max_parallel: 2``: measured, planned, leased, carried out, measured
 anew, recorded. The server waits for its disk, as the history does. Between the rounds every table is worn out again.
 Alternating, at the same server; the first round warms and does not count. What the service adds is much the same for
-every table, so it is told in milliseconds of a table's time, too: the larger the tables (``--rows``), the less it weighs.
+every table, so it is told in milliseconds of a table's time, too: the larger the tables (``--rows``), the less that is.
 """
 
 from __future__ import annotations
