@@ -11,7 +11,7 @@ Its tables stand for the cases a fleet has; every number is fixed, so that tests
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
+from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -76,25 +77,36 @@ def build_lake(home: Path, *, sick: bool = True) -> Path:
 
 def append_small_files(table: Table, days: Iterable[date], files_per_day: int) -> None:
     """Add files of ROWS_PER_FILE rows for each day in one commit, as a streaming writer would over time."""
+    Path(table.location().removeprefix("file://"), "data").mkdir(parents=True, exist_ok=True)
+    alike = f"{table.schema().model_dump_json()} {table.spec().model_dump_json()} {table.properties}"
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
-        for path in _write_files(table, days, files_per_day):
-            append.append_data_file(
-                parquet_file_to_data_file(io=table.io, table_metadata=table.metadata, file_path=path)
-            )
+        for day in days:
+            for number in range(files_per_day):
+                append.append_data_file(_write_file(table, alike, day, number))
 
 
-def _write_files(table: Table, days: Iterable[date], files_per_day: int) -> Iterator[str]:
-    data = Path(table.location().removeprefix("file://")) / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    for day in days:
-        for number in range(files_per_day):
-            ids = [number * ROWS_PER_FILE + row for row in range(ROWS_PER_FILE)]
-            rows = {
-                "id": ids,
-                "day": [day] * ROWS_PER_FILE,
-                "hub": [f"hub-{id_ % 7}" for id_ in ids],
-                "price": [40 + id_ % 100 / 4 for id_ in ids],
-            }
-            path = data / f"{uuid.uuid4()}.parquet"
-            pq.write_table(pa.table(rows, schema=schema_to_pyarrow(table.schema())), path)
-            yield f"file://{path}"
+_WRITTEN: dict[tuple[str, date, int], tuple[bytes, DataFile]] = {}
+"""Files of tables that are alike: to encode and to describe them each time is most of what a lake costs."""
+
+
+def _write_file(table: Table, alike: str, day: date, number: int) -> DataFile:
+    location = f"{table.location()}/data/{uuid.uuid4()}.parquet"
+    path = Path(location.removeprefix("file://"))
+    if (alike, day, number) in _WRITTEN:
+        content, known = _WRITTEN[alike, day, number]
+        path.write_bytes(content)
+        file = DataFile(*(known[position] for position in range(len(known))))
+        file[1] = location
+        assert file.file_path == location
+        return file
+    ids = [number * ROWS_PER_FILE + row for row in range(ROWS_PER_FILE)]
+    rows = {
+        "id": ids,
+        "day": [day] * ROWS_PER_FILE,
+        "hub": [f"hub-{id_ % 7}" for id_ in ids],
+        "price": [40 + id_ % 100 / 4 for id_ in ids],
+    }
+    pq.write_table(pa.table(rows, schema=schema_to_pyarrow(table.schema())), path)
+    file = parquet_file_to_data_file(io=table.io, table_metadata=table.metadata, file_path=location)
+    _WRITTEN[alike, day, number] = path.read_bytes(), file
+    return file
