@@ -160,9 +160,15 @@ class Fleet:
         for glob in globs:
             found = _matching(glob, known)
             if not found:
-                raise UnknownNameError(f"{glob!r} matches no table", hint=_nearest_table(glob, list(known)))
+                raise UnknownNameError(f"{glob!r} matches no table", hint=self._meant(glob, list(known)))
             chosen.update(found)
         return [table for table in known if table in chosen]
+
+    def _meant(self, glob: str, tables: Sequence[TableId]) -> str:
+        backend = literal_prefix(glob)[:1]
+        if backend and backend[0] not in {*self.backends, *(table.backend for table in tables)}:
+            return f"A table's id begins with its backend. {nearest(backend[0], self.backends)}"
+        return _nearest_table(glob, tables)
 
 
 def _matching(glob: str, tables: Collection[TableId]) -> list[TableId]:

@@ -64,7 +64,7 @@ def backend_text(backend: str, properties: Mapping[str, str], zone: str = "UTC")
     catalog = "\n".join(f"      {json.dumps(key)}: {json.dumps(value)}" for key, value in properties.items())
     catalog = f"    catalog:\n{catalog}" if catalog else "    catalog: {}  # from PyIceberg's own configuration"
     return (
-        "# yaml-language-server: $schema=fleet.schema.json\n"
+        "# Its schema, for editors: python -m aurum_orchestration.fleet.schema\n"
         "# Every key: docs/reference/fleet.md. What holds for a table, and why: aurum explain TABLE\n"
         "version: 1\n"
         f"time_zone: {zone}  # of schedules, windows and nights\n"

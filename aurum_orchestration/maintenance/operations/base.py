@@ -18,6 +18,7 @@ from aurum_orchestration.maintenance.interfaces import (
     MaintenanceStatus,
     OperationType,
 )
+from aurum_orchestration.maintenance.operations.floors import below_floor
 
 if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
@@ -84,10 +85,14 @@ class BaseMaintenanceOperation(ABC):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            hint = nearest(key, known) if first["type"] == "extra_forbidden" else None
-            raise RequestError(
-                f"parameter {key!r} of {self.name}: {first['msg']}", operation=self.name, hint=hint
-            ) from error
+            if first["type"] == "extra_forbidden":
+                hint: str | None = nearest(key, known)
+            else:  # a floor is a matter of several parameters, so it has no key
+                below = [] if key else below_floor(self.Parameters, {**merged, **given})
+                hint = next((what for _, _, what in below), None)
+            place = f"parameter {key!r} of {self.name}" if key else self.name
+            message = first["msg"].removeprefix("Value error, ")
+            raise RequestError(f"{place}: {message}", operation=self.name, hint=hint) from error
 
     def plan(self, backend: BaseMaintenanceBackend, table: TableId, parameters: BaseModel) -> MaintenancePlan:
         """What the operation would do on a table of the backend now; only for a ``planned`` one."""

@@ -93,8 +93,9 @@ def test_files_younger_than_the_floor_stay(lake: Lakeside, table: Table) -> None
     assert names((lake.run("vacuum", dry_run=True).steps or [])[0].detail["files"]) == [old.name]
     lake.run("vacuum")
     assert names(quarantined(table)) == [old.name]
-    with pytest.raises(RequestError, match="below the floor of 3 days"):
-        lake.run("vacuum", older_than_days=1)
+    with pytest.raises(RequestError, match=r"^vacuum: older_than_days is 1, below the floor of 3 days$") as refused:
+        lake.run("vacuum", older_than_days=1, override_floor=True)
+    assert "an override_reason" in str(refused.value.hint)
     done = lake.run("vacuum", older_than_days=1, override_floor=True, override_reason="no writer runs")
     assert done.metrics["files_quarantined"] == 1
 

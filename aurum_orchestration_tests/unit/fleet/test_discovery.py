@@ -235,6 +235,9 @@ def test_select_of_nothing_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError) as caught:
         fleet.select(["lake.*.*"], [])
     assert "no discovery" in str(caught.value.hint)
+    with pytest.raises(UnknownNameError) as caught:
+        fleet.select(["lakes.flights.*"], [])
+    assert caught.value.hint == "A table's id begins with its backend. Did you mean 'lake'?"
     with pytest.raises(RequestError):
         fleet.select(["lake..x"], TABLES)
 
