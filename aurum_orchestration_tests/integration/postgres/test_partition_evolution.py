@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 import pytest
 
 from aurum_orchestration.errors import LockTimeoutError
@@ -167,3 +168,24 @@ def test_rows_that_come_to_refer_to_the_moved_ones_do_not_go_along(empty: Pg) ->
     assert "rows that refer to public.days went" in result.reason
     assert (str(result.status), empty.checksum("days")) == ("failed", before)
     assert any("trigger refers fires" in told for told in result.warnings)
+
+
+@pytest.mark.parametrize("rest", ["", DEFAULT])
+def test_a_new_partition_is_the_owners_of_the_table(empty: Pg, rest: str) -> None:
+    """Whoever made it would own it, and the owner could neither dump nor vacuum nor drop it."""
+    owner, role = f"owner_{empty.name}", f"runs_{empty.name}"
+    empty.script(f"{MONTHLY}; {rest}; CREATE ROLE {owner}; CREATE ROLE {role} LOGIN; GRANT {owner} TO {role}")
+    try:
+        empty.script(f"GRANT CREATE ON SCHEMA public TO {owner}, {role}")
+        for (name,) in empty.sql("SELECT relname FROM pg_class WHERE relname LIKE 'events%' AND relkind IN ('r', 'p')"):
+            empty.sql(f"ALTER TABLE {name} OWNER TO {owner}")
+        empty.sql("INSERT INTO events (id, at) VALUES (1, '2025-10-02')")
+        runs = Pg(psycopg.conninfo.make_conninfo(empty.dsn, user=role), empty.name, empty.home)
+        result = done(runs.run("partition_evolution", EVENTS, premake=1, time_zone="Europe/Berlin"))
+        assert f'OWNER TO "{owner}"' in steps_of(result)[0].detail["sql"]
+        owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'events%'"
+        assert empty.sql(owners) == [(owner,)]
+        empty.sql(f"REVOKE CREATE ON SCHEMA public FROM {owner}")  # without it nobody may give the owner a table
+        done(runs.run("partition_evolution", EVENTS, premake=2, time_zone="Europe/Berlin"))
+    finally:
+        empty.sql(f"DROP OWNED BY {owner}, {role} CASCADE", f"DROP ROLE {owner}, {role}")

@@ -156,6 +156,17 @@ def test_a_former_partition_that_got_a_young_row_is_not_dropped(empty: Pg) -> No
     assert done(empty.run("retention", EVENTS, **given, drop_after_hours=0)).metrics["partitions_dropped"] == 1
 
 
+def test_a_former_partition_that_something_depends_on_keeps_no_other_from_going(empty: Pg) -> None:
+    empty.script(SPLIT + "; CREATE VIEW first_year AS SELECT * FROM events_2024")
+    given = {"time_column": "at", "row_days": 1.0, "drop_after_hours": 0.0}
+    assert done(empty.run("retention", EVENTS, **given)).metrics["partitions_detached"] == 2
+    result = empty.run("retention", EVENTS, **given)
+    assert str(result.status) == "failed"
+    assert "view first_year depends on table events_2024" in result.reason
+    assert result.metrics["partitions_dropped"] == 1
+    assert empty.sql("SELECT to_regclass('events_2024') IS NULL, to_regclass('events_2025') IS NULL") == [(False, True)]
+
+
 def test_whether_a_former_partition_is_old_its_constraint_says_without_a_look_at_its_rows(empty: Pg) -> None:
     empty.script(SPLIT)
     days = since_2025(empty)

@@ -13,6 +13,7 @@ from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.moving import require_movable
 from aurum_orchestration.maintenance.backends.postgres.partition_evolution.plan import (
     OPERATION,
+    future_owner,
     plan_partition_evolution,
     statements_for,
     within,
@@ -86,14 +87,14 @@ class _Attach(DirectUnit):
         default = next((one for one in parts if one.default), None)
         lower, upper = (ranges.parsed(self.step.detail[end]) for end in ("lower", "upper"))
         one = Range(self.step.detail["partition"], lower, upper)
-        moved = 0
+        moved, owner = 0, future_owner(session, self._table)
         ledger = None
         if default is not None:  # rows that refer to some may have come meanwhile
             ledger = require_movable(session, table, default, within(key.column, ranges, one))
         with ExitStack() as held:
             held.enter_context(session.transaction())
             page = held.enter_context(ledger.page(session)) if ledger else Page()
-            for statement in statements_for(table, default, key.column, ranges, one):
+            for statement in statements_for(table, default, key.column, ranges, one, owner=owner):
                 touched = session.execute(statement)
                 if statement.as_string(None).startswith("WITH moved"):
                     moved = page.deleted = touched

@@ -35,6 +35,15 @@ _OWNS = (
     "SELECT pg_has_role(current_user, c.relowner, 'USAGE'), c.relowner::regrole::text FROM pg_class c WHERE c.oid = %s"
 )
 
+_GIVEN_TO = """
+SELECT pg_get_userbyid(c.relowner)::text
+  FROM pg_class c, pg_roles me
+ WHERE c.oid = %(table)s::oid AND me.rolname = current_user AND c.relowner <> me.oid
+   AND (me.rolsuper OR (pg_has_role(c.relowner, %(right)s)
+                        AND has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')))
+"""
+_SET_ROLE_IS_A_RIGHT = 16
+
 
 def plan_partition_evolution(table: PgTable, parameters: PartitionEvolutionParameters) -> MaintenancePlan:
     """A step for each partition that is missing; of a large table without partitions a report that proposes some.
@@ -72,10 +81,12 @@ def plan_partition_evolution(table: PgTable, parameters: PartitionEvolutionParam
             strays = _strays(session, default, key.column, ranges, wanted=wanted, warnings=warnings)
             _leave_kept(session, rows, default, key.column, ranges, wanted=wanted, strays=strays, warnings=warnings)
             warnings += trigger_warnings(session, rows, default) if any(strays.values()) else []
+        owner = future_owner(session, table)
     steps = [
         step
         for number, one in enumerate(sorted(wanted.values(), key=lambda one: one.lower), 1)
-        if (step := _step(number, rows, default, key.column, ranges, one, strays, parameters, warnings)) is not None
+        if (step := _step(number, rows, default, key.column, ranges, one, owner, strays, parameters, warnings))
+        is not None
     ]
     moved = sum(step.detail["rows"] for step in steps)
     told = f"{len(steps):,} partitions of {ranges.step} are missing, {moved:,} rows wait for them in the default one"
@@ -93,6 +104,13 @@ def require_owner(session: Session, table: PgTable) -> None:
             f"only the owner, {owner}, may attach partitions",
             hint=f"GRANT {owner} TO {sql.Identifier(table.server.user).as_string(None)};",
         )
+
+
+def future_owner(session: Session, table: PgTable) -> str | None:
+    """To whom a new partition is to be given, the table's owner; None where that is this role, or it may not."""
+    right = "SET" if table.server.major >= _SET_ROLE_IS_A_RIGHT else "MEMBER"
+    owner: str | None = session.value(_GIVEN_TO, {"table": table.oid, "right": right})
+    return owner
 
 
 def _strays(
@@ -165,6 +183,7 @@ def _step(  # noqa: PLR0917 - what a step is made of
     column: str,
     ranges: Ranges,
     one: Range,
+    owner: str | None,
     strays: dict[str, int],
     parameters: PartitionEvolutionParameters,
     warnings: list[str],
@@ -175,7 +194,7 @@ def _step(  # noqa: PLR0917 - what a step is made of
             f"{one.name} is not made: {rows:,} rows of the default partition belong there, more than max_move_rows"
         )
         return None
-    statements = statements_for(table, default, column, ranges, one)
+    statements = statements_for(table, default, column, ranges, one, owner=owner)
     told = f", with {rows:,} rows of {default.shown}" if rows and default else ""
     return PlanStep(
         number=number,
@@ -194,9 +213,9 @@ def _step(  # noqa: PLR0917 - what a step is made of
 
 
 def statements_for(
-    table: RowTable, default: Partition | None, column: str, ranges: Ranges, one: Range
+    table: RowTable, default: Partition | None, column: str, ranges: Ranges, one: Range, *, owner: str | None
 ) -> Sequence[sql.Composed]:
-    """The statements of one transaction, from the lock of the default partition to ATTACH.
+    """The statements of one transaction, from the lock of the default partition to ATTACH. ``owner``: who gets it.
 
     Writers of the table wait meanwhile. With only the default partition locked, those whose row was on its way there
     would fail when it must not go there any more.
@@ -210,8 +229,9 @@ def statements_for(
     attach = sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
         table.identifier, new, lower, upper
     )
+    given = [sql.SQL("ALTER TABLE {} OWNER TO {}").format(new, sql.Identifier(owner))] if owner else []
     if default is None:
-        return [made, attach]
+        return [made, *given, attach]
     kept = sql.SQL(", ").join(sql.Identifier(each.name) for each in table.columns if not each.generated)
     key = sql.Identifier(column)
     check = sql.SQL("ALTER TABLE {} ADD CHECK ({} IS NOT NULL AND {} >= {} AND {} < {})").format(
@@ -224,5 +244,6 @@ def statements_for(
             "WITH moved AS (DELETE FROM ONLY {} WHERE {} RETURNING {}) INSERT INTO {} ({}) SELECT {} FROM moved"
         ).format(default.identifier, within(column, ranges, one), kept, new, kept, kept),
         check,
+        *given,
         attach,
     ]

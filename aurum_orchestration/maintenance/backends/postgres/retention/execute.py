@@ -7,7 +7,7 @@ from datetime import datetime
 
 from psycopg import sql
 
-from aurum_orchestration.errors import VerificationError
+from aurum_orchestration.errors import AurumError, EngineError, VerificationError
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, patiently
 from aurum_orchestration.maintenance.backends.postgres.partitions import (
     Detached,
@@ -44,13 +44,17 @@ class RetentionExecution:
         self._plan, self._table = plan, table
 
     def units(self) -> Iterator[Unit]:
-        """One unit per step. What a deletion committed before it failed counts; the failure is raised after it."""
+        """One unit per step. What a deletion committed before it failed counts; the failure is raised after it.
+
+        A former partition that must not or cannot be dropped keeps no other step back; that is raised at the end.
+        """
         given = RetentionParameters.model_validate(self._plan.parameters)
+        kept: list[AurumError] = []
         engine = PostgresRules(self._table, OPERATION)
         for step in self._plan.steps:
             match step.action:
                 case "drop":
-                    yield _Drop(step, self._table, given)
+                    yield _Drop(step, self._table, given, kept)
                 case "detach":
                     yield _Detach(step, self._table)
                 case _:
@@ -58,6 +62,8 @@ class RetentionExecution:
                     yield unit
                     if unit.failure is not None:
                         raise unit.failure
+        if kept:
+            raise kept[0]
 
 
 class _PartitionUnit(DirectUnit):
@@ -112,17 +118,21 @@ class _Detach(_PartitionUnit):
 
 
 class _Drop(_PartitionUnit):
-    def __init__(self, step: PlanStep, table: PgTable, given: RetentionParameters) -> None:
+    def __init__(self, step: PlanStep, table: PgTable, given: RetentionParameters, kept: list[AurumError]) -> None:
         super().__init__(step, table)
-        self._given = given
+        self._given, self._kept = given, kept
 
     def commit(self, run: RunContext) -> UnitOutcome:
         """Drop it, unless somebody has attached it, or taken our comment away, since the plan.
 
-        Raises VerificationError when it holds a row that is not old.
+        That it holds a row that is not old, or that something depends on it, is kept for the end.
         """
-        with self._table.work(OPERATION, run) as session:
-            dropped = patiently(lambda: self._once(session), run)
+        try:
+            with self._table.work(OPERATION, run) as session:
+                dropped = patiently(lambda: self._once(session), run)
+        except (VerificationError, EngineError) as error:
+            self._kept.append(error)
+            return UnitOutcome(warnings=[error.detail])
         if not dropped:
             return UnitOutcome(warnings=[f"{self._shown} is no detached partition of ours any more; left alone"])
         return UnitOutcome(
