@@ -43,6 +43,7 @@ class Tally:
     warnings: list[str] = field(default_factory=list)
     taken_back: list[str] = field(default_factory=list)
     """Sentences on steps that were committed and did not stay."""
+    _reported: list[tuple[PlanStep, Mapping[str, float]]] = field(default_factory=list)
 
     def add(self, step: PlanStep, outcome: UnitOutcome, verification: Verification | None) -> None:
         """Count a committed unit."""
@@ -51,12 +52,24 @@ class Tally:
             self.verifications.append(verification)
         for name, value in outcome.metrics.items():
             self.metrics[name] = self.metrics.get(name, 0.0) + value
+        if step.action == "report":
+            self._reported.append((step, outcome.metrics))
         taken_back_together = outcome.undo_data is not None and self.undo_data is not None
         if outcome.undo and not taken_back_together:
             self.undo.append(outcome.undo)
         if outcome.undo_data is not None:
             self.undo_data = _joined(self.undo_data or {}, outcome.undo_data)
         self.warn(*outcome.warnings)
+
+    def forget_reports(self) -> None:
+        """Before another attempt: what reports of the last one told is told anew, not added to it."""
+        for step, metrics in self._reported:
+            self.steps.remove(step)
+            for name, value in metrics.items():
+                self.metrics[name] -= value
+                if not self.metrics[name]:
+                    del self.metrics[name]
+        self._reported.clear()
 
     def undo_text(self) -> str | None:
         """How to take everything back: the newest commit first, what lies between only counted."""

@@ -120,6 +120,7 @@ class OperationRun:
         self._tally.warn(text)
 
     def _planned(self, run: RunContext) -> None:
+        self._tally.forget_reports()
         plan = self._operation.plan(self._backend, self.table, self._parameters)
         self._tally.warn(*plan.warnings)
         if not self._tally.steps:  # what was done stays explained by the plan that it began with

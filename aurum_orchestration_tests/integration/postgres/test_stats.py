@@ -93,6 +93,17 @@ def test_a_table_that_is_locked_is_told_and_the_others_are_analyzed(pg: Pg, monk
     assert any(f"{TRADES} was not analyzed" in told for told in done.warnings)
 
 
+@pytest.mark.thorough
+def test_a_report_is_told_once_whatever_the_number_of_attempts(pg: Pg) -> None:
+    pg.sql("UPDATE trades SET price = 0")
+    with pg.transaction("LOCK TABLE trades IN ACCESS EXCLUSIVE MODE", isolation="READ COMMITTED"):
+        failed = pg.run("stats")
+    assert failed.status == "failed"
+    assert any("attempt 2" in told for told in failed.warnings)
+    assert failed.metrics["reports"] == 1
+    assert failed.metrics["cache_hit_ratio"] <= 1
+
+
 def test_a_role_without_rights_gets_the_report_only(pg: Pg) -> None:
     pg.sql("UPDATE trades SET price = 0")
     pg.script("DROP ROLE IF EXISTS aurum_looker; CREATE ROLE aurum_looker LOGIN")
