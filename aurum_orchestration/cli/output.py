@@ -75,6 +75,12 @@ def print_json(shape: type[S], items: Sequence[S]) -> None:
 
 
 def _write(text: bytes) -> None:
-    sys.stdout.write(text.decode())
-    sys.stdout.write("\n")
+    """Print UTF-8, which of ten thousand tables is megabytes: as it is, where the stream takes it so."""
+    sys.stdout.flush()
+    if stdout_console().encoding == "utf-8" and hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.write(b"\n")
+    else:
+        sys.stdout.write(text.decode())
+        sys.stdout.write("\n")
     sys.stdout.flush()

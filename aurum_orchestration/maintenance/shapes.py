@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import asdict
 from pydantic import BaseModel, ConfigDict, Field
 
 from aurum_orchestration.errors import ProblemDetail, redact
 from aurum_orchestration.maintenance.interfaces import (
     SCHEMA_VERSION,
+    Cost,
     Decision,
     DiscoveredTable,
+    Gain,
     MaintenanceResult,
     MaintenanceStatus,
     PlanStep,
     TableHealth,
     Verification,
 )
+from aurum_orchestration.maintenance.planner.assessment import NO_COST, NO_GAIN
 from aurum_orchestration.maintenance.planner.decide import healthy
 
 
@@ -45,6 +49,15 @@ class CostShape(BaseModel):
     bytes: float = Field(description="Bytes read and written.")
 
 
+def _floats(of: Gain | Cost) -> dict[str, float]:
+    """The numbers by name, as the shapes have them."""
+    return {name: float(value) for name, value in asdict(of).items()}
+
+
+_NO_GAIN, _NO_COST = _floats(NO_GAIN), _floats(NO_COST)
+"""Of most decisions: not made anew for each of them."""
+
+
 class DecisionShape(BaseModel):
     """What the planner wants for a table, and why."""
 
@@ -62,12 +75,8 @@ class DecisionShape(BaseModel):
             "operation": decision.operation,
             "code": decision.code,
             "reason": decision.reason,
-            "predicted_gain": {
-                "debt_score": float(gain.debt_score),
-                "files": float(gain.files),
-                "bytes": float(gain.bytes),
-            },
-            "predicted_cost": {"seconds": float(cost.seconds), "bytes": float(cost.bytes)},
+            "predicted_gain": _NO_GAIN if gain == NO_GAIN else _floats(gain),
+            "predicted_cost": _NO_COST if cost == NO_COST else _floats(cost),
         }
 
     @classmethod
