@@ -33,7 +33,7 @@ def _parts(told: TableExplanation, *, unicode: bool) -> Iterator[RenderableType]
         yield Text("tags: " + words.safe(", ".join(f"{key}={value}" for key, value in told.tags.items())))
     yield Text(f"calendar ({told.time_zone}): {told.closed or 'work may start now'}")
     if told.budget:
-        caps = ", ".join(f"{cap:g} {unit}" for unit, cap in told.budget.items())
+        caps = ", ".join(f"{cap:g} {unit if cap != 1 else unit.removesuffix('s')}" for unit, cap in told.budget.items())
         yield Text(f"budget of a night on {words.safe(told.backend)}: {caps}")
     if told.problem:
         yield ProblemPanel(told.problem)

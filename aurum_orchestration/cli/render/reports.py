@@ -130,7 +130,7 @@ def _warnings(reports: Sequence[OperationReport]) -> list[Text]:
 
 def _summary(reports: Sequence[OperationReport]) -> Text:
     if not reports:
-        return Text("Nothing to do.")
+        return Text("Nothing to do now. What waits, and for what: aurum status.")
     counts = {status: sum(report.status is status for report in reports) for status in MaintenanceStatus}
     told = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     operations = "operation" if len(reports) == 1 else "operations"

@@ -160,6 +160,16 @@ def _tree(folder: Path) -> dict[str, object]:
     }
 
 
+def test_a_run_that_has_to_wait_does_not_say_that_all_is_well(home: Path) -> None:
+    fleet = home / "fleet.yaml"
+    fleet.write_text(
+        fleet.read_text().replace("policy:\n", 'policy:\n  calendar: {blackouts: ["2020-01-01/2099-01-01"]}\n')
+    )
+    outcome = aurum("run")
+    assert (outcome.code, outcome.out) == (0, "Nothing to do now. What waits, and for what: aurum status.\n")
+    assert ", 1 waiting." in aurum("status").out
+
+
 def test_dry_run_and_plan_print_the_same(shared_home: Path) -> None:
     assert stable_text(aurum("run", "--dry-run").out) == stable_text(aurum("plan").out)
 
