@@ -24,6 +24,8 @@ from typing import Any
 import duckdb
 import pytest
 import sqlalchemy
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
 from aurum_orchestration.errors import (
@@ -35,9 +37,10 @@ from aurum_orchestration.errors import (
     VerificationError,
 )
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
 from aurum_orchestration.maintenance.backends.iceberg.trino import compaction
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import probe
-from aurum_orchestration.maintenance.backends.iceberg.trino.client import TrinoClient
+from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.compaction import CompactionExecution
 from aurum_orchestration.maintenance.backends.iceberg.trino.connection import TrinoConnection
@@ -57,12 +60,14 @@ from aurum_orchestration.maintenance.operations.compaction import CompactionPara
 from aurum_orchestration.maintenance.stopping import StopSignal
 from aurum_orchestration_tests.iceberg_deletes import live_data_files
 from aurum_orchestration_tests.integration.iceberg.support import spec_of
+from aurum_orchestration_tests.integration.postgres.support import opened as backend_opened
 from aurum_orchestration_tests.integration.trino.upkeep import Shared, shared
 from aurum_orchestration_tests.servers.breaking_proxy import How, breaking_proxy, hangs_up, loses_the_answer
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
 BY_DAY = {"spec": spec_of((2, IdentityTransform(), "on_day"))}
 FIRST, SECOND = date(2026, 1, 30), date(2026, 1, 31)
+MANY = CompactionParameters(min_input_files=2)
 
 
 @pytest.fixture
@@ -157,6 +162,34 @@ def test_partitions_that_need_it_are_rewritten_verified_and_undone(lake: Shared)
     undone(opened(lake), tally)
     assert last(lake).snapshot_id == stood
     assert rows_of(lake) == before
+
+
+def test_what_is_sent_and_looked_up_besides_the_rewrite(lake: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.make("t", file(0), file(10))
+    table_id = TableId("lake", (lake.namespace, "t"))
+    sent: list[str] = []
+    loads: list[str] = []
+    once, load = TrinoClient._once, SqlCatalog.load_table
+
+    def sending(self: TrinoClient, sql: str, *given: Any, **more: Any) -> Answer:
+        sent.append(sql)
+        return once(self, sql, *given, **more)
+
+    def loading(self: SqlCatalog, identifier: Any) -> Table:
+        loads.append(str(identifier))
+        return load(self, identifier)
+
+    with backend_opened(IcebergMaintenanceBackend(lake.config(), name="lake")) as backend:
+        assert backend.trino.capabilities.version
+        monkeypatch.setattr(TrinoClient, "_once", sending)
+        monkeypatch.setattr(SqlCatalog, "load_table", loading)
+        plan, run, tally = backend.plan(table_id, "compaction", MANY), RunContext("an-operation"), Tally()
+        run_units(backend.open(plan, run), run, tally, StopSignal(), lambda: None)
+    [verified] = tally.verifications
+    assert verified.ok
+    # looked at, rewritten, both sides compared; and the table when planned, opened and committed
+    assert [sql.split()[0] for sql in sent] == ["EXPLAIN", "ALTER", "SELECT"]
+    assert len(loads) == 3
 
 
 def test_an_undo_by_trino_alone_loses_no_commit_of_others(lake: Shared) -> None:

@@ -152,6 +152,21 @@ def test_of_what_did_not_change_only_the_plan_is_asked_for(trino: TrinoServer, n
     assert [one.state_token for one in after] == [one.state_token for one in before]
 
 
+def test_a_table_is_looked_up_once_for_what_is_read_of_it(
+    trino: TrinoServer, catalog: SqlCatalog, namespace: str, sent: list[str]
+) -> None:
+    rows = pa.table({"a": pa.array(range(3), pa.int64())})
+    table = catalog.create_table(f"{namespace}.looked_up", rows.schema)
+    measuring = backend(trino)
+    for told in (1, 2):  # not known yet, then found to have changed
+        table.append(rows)
+        sent.clear()
+        [health] = measuring.measure(ids(namespace, "looked_up"), policy)
+        assert health.metrics["snapshots"] == told
+        reading = [one for one in sent if namespace in one and not one.startswith("EXPLAIN")]
+        assert [[one.count(name) for name in ("$snapshots", "$refs", "$properties")] for one in reading] == [[1, 1, 1]]
+
+
 def test_an_expiry_is_seen_though_the_current_snapshot_stays(
     trino: TrinoServer, catalog: SqlCatalog, namespace: str
 ) -> None:

@@ -1,15 +1,15 @@
 """Measuring many tables through Trino alone, with the numbers and names of the embedded engine.
 
 Cheapest, for tables that are known: which snapshot is the current one, as a statement's plan names it. Cheap, for
-those that changed or are not known: ``$snapshots``, ``$refs`` and ``$properties``. Deep, for the tables whose
-summaries do not rule out a compaction, the most suspicious first and so many a call: ``$manifests`` and ``$files``.
-Where the backend has its ``catalog``, the embedded engine measures instead.
+those that changed or are not known: ``$snapshots``, ``$refs`` and ``$properties``, in one statement. Deep, for the
+tables whose summaries do not rule out a compaction, the most suspicious first and so many a call: ``$manifests`` and
+``$files``. Where the backend has its ``catalog``, the embedded engine measures instead.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +47,7 @@ DEEP_TABLES = 200
 DEEP_FILES = 200_000
 """In one call at most so many tables are read deep, and so many files listed."""
 
-_REF, _PROPERTY = "r", "p"
+_SNAPSHOT, _REF, _PROPERTY = "s", "r", "p"
 _UNKNOWN = "unknown"
 _STATISTICS = "statistics_enabled"
 
@@ -99,8 +99,8 @@ class TrinoMeasurer:
         Raises the client's error when Trino cannot be asked at all.
         """
         rows = [_Row(number, table) for number, table in enumerate(tables)]
-        self._recall(rows, policy)
-        self._read_snapshots(rows)
+        changed = self._recall(rows, policy)
+        self._read(rows, changed)
         self._settle(rows)
         for row in rows:
             self._describe(row)
@@ -114,10 +114,10 @@ class TrinoMeasurer:
             for row in rows
         ]
 
-    def _recall(self, rows: Sequence[_Row], policy: PolicyLookup) -> None:
-        """Give the tables whose current snapshot is still the same the state that is remembered.
+    def _recall(self, rows: Sequence[_Row], policy: PolicyLookup) -> set[int]:
+        """Give the tables whose current snapshot is still the same the state that is remembered; the others' numbers.
 
-        An expiry leaves that snapshot as it is, so tables with snapshots that may go are not among them.
+        An expiry leaves that snapshot as it is, so tables with snapshots that may go are not asked about.
         """
         now = time.monotonic()
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -134,60 +134,79 @@ class TrinoMeasurer:
                 self._known[asked[number]].planned = False
             elif states[number].token == (EMPTY if found is None else str(found)):
                 rows[number].state = states[number]
+        return {number for number in asked if rows[number].state is None}
 
-    def _read_snapshots(self, rows: Sequence[_Row]) -> None:
+    def _read(self, rows: Sequence[_Row], changed: Set[int]) -> None:
+        """Read the snapshots; in the same statement refs and properties of tables that changed or are not known.
+
+        Half of what a statement takes is looking up its tables, so nothing is asked of a table in two of them.
+        """
+        now = time.monotonic()
+        whole = {row.number for row in rows if row.number in changed or not self._settled(row, now)}
         selects = {
-            row.number: [
-                f"SELECT {row.number}, snapshot_id, parent_id, committed_at, manifest_list, summary "
-                f"FROM {relation(self._client.catalog, row.table, '$snapshots')}"
-            ]
+            row.number: [self._snapshots(row), *(self._settling(row) if row.number in whole else ())]
             for row in rows
             if row.state is None
         }
         for number, found in gather(self._client, selects).items():
+            row = rows[number]
             if isinstance(found, AurumError):
-                rows[number].problem = found
-            else:
-                rows[number].snapshots = sorted(found, key=lambda one: one[2])
+                row.problem = found
+                continue
+            snapshots = [
+                (id_, parent, at, text, more) for kind, _, text, id_, parent, *_, at, more in found if kind == _SNAPSHOT
+            ]
+            row.snapshots = sorted(snapshots, key=lambda one: one[2])
+            if number in whole:
+                self._remember(row, found, now)
+
+    def _settled(self, row: _Row, now: float) -> bool:
+        known = self._known.get(row.table)
+        return known is not None and now - known.settled_at <= SETTLED_SECONDS
 
     def _settle(self, rows: Sequence[_Row]) -> None:
-        """Read refs and properties of the tables that changed, or of which they are not known (any more)."""
+        """Read refs and properties of the tables that turned out to have changed."""
         now = time.monotonic()
         unsettled = {}
         for row in rows:
             known = self._known.get(row.table)
             ids = tuple(one[0] for one in row.snapshots)
-            if not (row.state or row.problem) and (
-                known is None or known.snapshots != ids or now - known.settled_at > SETTLED_SECONDS
-            ):
+            if not (row.state or row.problem) and known is not None and known.snapshots != ids:
                 unsettled[row.number] = self._settling(row)
         for number, found in gather(self._client, unsettled).items():
-            row = rows[number]
             if isinstance(found, AurumError):
-                row.problem = found
-                continue
-            before = self._known.get(row.table)
-            self._known[row.table] = _Known(
-                tuple(one[0] for one in row.snapshots),
-                now,
-                {
-                    name: Ref(snapshot_id, str(type_).lower(), least, snapshot_age, ref_age)
-                    for kind, name, type_, snapshot_id, ref_age, least, snapshot_age in found
-                    if kind == _REF
-                },
-                {str(name): str(value) for kind, name, value, *_ in found if kind == _PROPERTY},
-                planned=before.planned if before else True,
-                deep_token=before.deep_token if before else "",
-                contents=before.contents if before else None,
-            )
+                rows[number].problem = found
+            else:
+                self._remember(rows[number], found, now)
+
+    def _remember(self, row: _Row, found: Rows, now: float) -> None:
+        before = self._known.get(row.table)
+        self._known[row.table] = _Known(
+            tuple(one[0] for one in row.snapshots),
+            now,
+            {
+                name: Ref(snapshot_id, str(type_).lower(), least, snapshot_age, ref_age)
+                for kind, name, type_, snapshot_id, ref_age, least, snapshot_age, *_ in found
+                if kind == _REF
+            },
+            {str(name): str(value) for kind, name, value, *_ in found if kind == _PROPERTY},
+            planned=before.planned if before else True,
+            deep_token=before.deep_token if before else "",
+            contents=before.contents if before else None,
+        )
+
+    def _snapshots(self, row: _Row) -> str:
+        return (
+            f"SELECT {row.number}, '{_SNAPSHOT}', NULL, manifest_list, snapshot_id, parent_id, NULL, NULL, "
+            f"committed_at, summary FROM {relation(self._client.catalog, row.table, '$snapshots')}"
+        )
 
     def _settling(self, row: _Row) -> list[str]:
         refs, properties = (relation(self._client.catalog, row.table, suffix) for suffix in ("$refs", "$properties"))
         return [
             f"SELECT {row.number}, '{_REF}', name, type, snapshot_id, max_reference_age_in_ms, "
-            f"min_snapshots_to_keep, max_snapshot_age_in_ms FROM {refs}",
-            f"SELECT {row.number}, '{_PROPERTY}', key, value, CAST(NULL AS bigint), CAST(NULL AS bigint), "
-            f"CAST(NULL AS integer), CAST(NULL AS bigint) FROM {properties}",
+            f"min_snapshots_to_keep, max_snapshot_age_in_ms, NULL, NULL FROM {refs}",
+            f"SELECT {row.number}, '{_PROPERTY}', key, value, NULL, NULL, NULL, NULL, NULL, NULL FROM {properties}",
         ]
 
     def _describe(self, row: _Row) -> None:
