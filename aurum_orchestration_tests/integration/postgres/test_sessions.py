@@ -12,8 +12,10 @@ import pytest
 from psycopg.pq import PipelineStatus
 from sqlalchemy import Engine, event
 
-from aurum_orchestration.errors import BackendUnavailableError
+from aurum_orchestration.errors import BackendUnavailableError, LockTimeoutError
+from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.connection import Sessions
+from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
 from aurum_orchestration_tests.integration.postgres.support import Pg, a_run, opened
 
 _SETTINGS = """
@@ -128,3 +130,21 @@ def counted() -> Iterator[dict[str, int]]:
             yield count
         finally:
             event.remove(Engine, "commit", commit)
+
+
+def test_who_has_the_lock_is_named_when_a_plan_or_a_step_does_not_get_it(pg: Pg) -> None:
+    pg.script(
+        "CREATE TABLE days (day date) PARTITION BY RANGE (day);"
+        "CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')"
+    )
+    with opened(pg.backend(lock_timeout=0.05)) as backend:
+        lock = "LOCK TABLE days_1, trades IN ACCESS EXCLUSIVE MODE"
+        with pg.transaction(lock, isolation="READ COMMITTED") as pid:
+            with pytest.raises(LockTimeoutError, match=f"it is locked by pid {pid}, client backend, user postgres"):
+                backend.plan(TableId.parse("pg.public.trades"), "vacuum", VacuumParameters())
+            target = backend.load(TableId.parse("pg.public.days"))
+            with (
+                pytest.raises(LockTimeoutError, match=f"it is locked by pid {pid}"),
+                target.work("retention", a_run()) as session,
+            ):
+                session.execute("COMMENT ON TABLE days_1 IS 'ours'")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from aurum_orchestration.errors import ConfigurationError, UndoRefusedError, UnsupportedError
+from aurum_orchestration.errors import ConfigurationError, LockTimeoutError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
 from aurum_orchestration.maintenance.findings import Finding
@@ -172,7 +172,10 @@ class PostgresMaintenanceBackend(BaseMaintenanceBackend):
             target = self.load(table)
             handler = self.handler(operation, target)
             refuse_driven(target, operation)
-            plan: MaintenancePlan = handler.plan(target, table, parameters)
+            try:
+                plan: MaintenancePlan = handler.plan(target, table, parameters)
+            except LockTimeoutError as error:
+                raise target.naming(error) from error
         return plan
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:

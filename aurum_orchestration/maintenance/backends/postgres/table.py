@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from aurum_orchestration.errors import StateDriftedError, TableNotFoundError, UnsupportedError
+from aurum_orchestration.errors import LockTimeoutError, StateDriftedError, TableNotFoundError, UnsupportedError
 from aurum_orchestration.fleet.fleet import DATABASE
 from aurum_orchestration.fleet.postgres import PostgresBackendConfig
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres.advisory import reserved
 from aurum_orchestration.maintenance.backends.postgres.connection import Session, Sessions
+from aurum_orchestration.maintenance.backends.postgres.horizon import lockers_question, read_lockers
 from aurum_orchestration.maintenance.backends.postgres.server import ServerFacts
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, PlanStep, RunContext
 
@@ -55,8 +56,15 @@ class Database:
         Raises LeaseHeldError naming who has it, UnsupportedError where the server takes no writes.
         """
         self.server.refuse_writes(operation)
-        with self.sessions.work(operation, run, **settings) as session, reserved(session, self.oid, str(self.id)):
-            yield session
+        try:
+            with self.sessions.work(operation, run, **settings) as session, reserved(session, self.oid, str(self.id)):
+                yield session
+        except LockTimeoutError as error:
+            raise self.naming(error) from error
+
+    def naming(self, error: LockTimeoutError) -> LockTimeoutError:
+        """The same error with who has the lock, where that is known."""
+        return error
 
     def plan(
         self,
@@ -101,6 +109,16 @@ class PgTable(Database):
         """Its oid."""
         return self.relation.oid
 
+    def naming(self, error: LockTimeoutError) -> LockTimeoutError:
+        """The same error with who has a lock on the table or a partition of it now, unless it says so already."""
+        if "pid " in error.detail:
+            return error
+        with self.look() as session:
+            parts = [row[0] for row in session.tuples(_PARTS, (self.oid, self.oid))]
+            there = [str(one) for one in read_lockers(session.tuples(*lockers_question(*parts))) if one.granted]
+        told = f"{error.detail}; it is locked by {'; '.join(there)}" if there else error.detail
+        return LockTimeoutError(told, table=str(self.id), hint=error.hint)
+
     @property
     def identifier(self) -> sql.Identifier:
         """Its name, for psycopg.sql."""
@@ -127,6 +145,8 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
 """
+_PARTS = "SELECT %s::oid::bigint UNION SELECT inhrelid::bigint FROM pg_inherits WHERE inhparent = %s::oid"
+"""Without pg_partition_tree, which waits for locks itself."""
 KINDS: dict[str, TableKind] = {"r": "table", "p": "partitioned", "m": "matview"}
 """relkind -> kind."""
 
