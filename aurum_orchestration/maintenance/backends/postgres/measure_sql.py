@@ -183,7 +183,7 @@ tab AS MATERIALIZED (
     ) t
 ),
 idx AS MATERIALIZED (
-  SELECT i.indexrelid, c.relname AS name, i.indrelid, i.indkey, i.indnatts,
+  SELECT i.indexrelid, i.indrelid, i.indkey, i.indnatts,
          i.indisvalid AND i.indisready AS valid, i.indisunique AS is_unique,
          c.relam = 403 AS btree, t.block,  -- 403 is that of every PostgreSQL
          CASE WHEN c.reltuples < 0 THEN t.tuples ELSE least(c.reltuples, t.tuples) END AS tuples,
@@ -210,7 +210,7 @@ entry AS (
                 AND st.attnum = CASE WHEN k.attnum = 0 THEN k.place ELSE k.attnum END
    GROUP BY k.indexrelid
 ),
-sized AS MATERIALIZED (
+sized AS (
   SELECT i.*,
          CASE WHEN e.columns = i.indnatts
               THEN greatest(0, i.bytes - i.block * (1 + ceil(greatest(i.tuples, 0) * CASE
@@ -245,8 +245,8 @@ added AS (
          sum(i.bloat) AS index_bloat_bytes, sum(i.judged_bytes) AS judged_index_bytes, max(i.worst) AS worst,
          max(t.xid_age) AS xid_age, max(t.xid_age / nullif(t.freeze_limit, 0)) AS xid_age_share,
          max(t.multixact_age) AS multixact_age,
-         extract(epoch FROM now() - min(t.vacuumed))::float8 AS unvacuumed,
-         extract(epoch FROM now() - min(t.analyzed))::float8 AS unanalyzed,
+         date_part('epoch', now() - min(t.vacuumed)) AS unvacuumed,
+         date_part('epoch', now() - min(t.analyzed)) AS unanalyzed,
          max(t.dead / nullif(t.vacuum_threshold + t.vacuum_factor * t.tuples, 0)) AS autovacuum_debt,
          max(t.changed / nullif(t.analyze_threshold + t.analyze_factor * t.tuples, 0)) AS analyze_debt,
          sum(t.changed::float8) AS changed, sum(i.invalid) AS invalid, sum(i.unused) AS unused,
@@ -258,7 +258,7 @@ added AS (
    GROUP BY p.ordinal
 )
 SELECT ordinal::int,
-       concat_ws('.', written, extract(epoch FROM vacuumed), extract(epoch FROM analyzed), files, xid_age / 10000000,
+       concat_ws('.', written, date_part('epoch', vacuumed), date_part('epoch', analyzed), files, xid_age / 10000000,
                  coalesce(indexes, 0)),
        has_parts,
        rows, dead_tuples, round(dead_tuples / nullif(rows + dead_tuples, 0) * 1e4) / 1e4,
@@ -276,7 +276,7 @@ SELECT ordinal::int,
 """
 
 _INDEXES = """
-SELECT p.ordinal::int AS ordinal, z.indexrelid::bigint AS oid, n.nspname::text AS schema, z.name::text AS name,
+SELECT p.ordinal::int AS ordinal, z.indexrelid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
        z.bytes::float8 AS bytes, z.bloat::float8 AS bloat_bytes,
        pg_stat_get_numscans(z.indexrelid) AS scans, z.valid, z.is_unique, z.needed
   FROM sized z
