@@ -255,6 +255,7 @@ class Sessions:
         settings = {
             "lock_timeout": f"{int(self.config.lock_timeout * 1000)}ms",
             "timezone": "UTC",
+            "datestyle": "ISO",  # the only one that the driver reads
             "idle_in_transaction_session_timeout": "60s",
             "statement_timeout": f"{int(statement_seconds * 1000)}ms",
             **more,
