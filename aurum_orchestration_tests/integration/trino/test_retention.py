@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from pyiceberg.transforms import DayTransform
 
-from aurum_orchestration.errors import BackendUnavailableError, StateDriftedError
+from aurum_orchestration.errors import BackendUnavailableError, OperationCancelledError, StateDriftedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino import retention
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import probe
@@ -244,6 +244,28 @@ def test_a_connection_that_breaks_in_the_middle(lake: Shared, how: How, pattern:
         carry_out(plan, table)
     assert snapshots(lake) == before[2:]
     assert lake.ids() == [0, 0, 0]
+
+
+@pytest.mark.thorough
+def test_rows_that_a_cancelled_run_deleted_are_put_back(lake: Shared) -> None:
+    """Cancelled between Trino's commit and its last answer: the rows went, which is found out, undone and told."""
+    lake.make("t", days(60, 0), **BY_DAY)
+    table, run, tally = opened(lake), RunContext("an-operation"), Tally()
+    plan = planned(table, time_column="day", row_days=15)
+    change, table.run = table.change, run
+
+    def cancelled_at_the_end(*given: Any, **named: Any) -> Any:
+        error = OperationCancelledError("the run was cancelled")
+        error.query_id = change(*given, **named).query_id
+        run.cancelled.set()
+        raise error
+
+    table.change = cancelled_at_the_end  # type: ignore[method-assign] # as the client ends with the last answer
+    with pytest.raises(OperationCancelledError):
+        run_units(retention.execution(plan, table), run, tally, StopSignal(), lambda: None)
+    assert len(snapshots(lake)) == 2
+    assert lake.ids() == [0, 1]
+    assert ["was taken back because it could not be checked" in told for told in tally.taken_back] == [True]
 
 
 @pytest.mark.thorough

@@ -23,6 +23,7 @@ def failed(name: str, kind: str = "EXTERNAL", **more: object) -> TrinoQueryError
         ("EXCEEDED_GLOBAL_MEMORY_LIMIT", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),
         ("EXCEEDED_TIME_LIMIT", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),
         ("CLUSTER_OUT_OF_MEMORY", "INSUFFICIENT_RESOURCES", errors.BackendUnavailableError),
+        ("EXCEEDED_TASK_DESCRIPTOR_STORAGE_CAPACITY", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),
         ("ADMINISTRATIVELY_KILLED", "USER_ERROR", errors.StatementKilledError),
         ("ICEBERG_COMMIT_ERROR", "EXTERNAL", errors.CommitConflictError),
         ("TRANSACTION_CONFLICT", "USER_ERROR", errors.CommitConflictError),

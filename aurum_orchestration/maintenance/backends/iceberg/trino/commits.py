@@ -58,12 +58,20 @@ def uncancelled(table: TrinoTable) -> TrinoTable:
     return TrinoTable(table.client, table.table_id, table.capabilities, table.embedded)
 
 
-def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session: Mapping[str, str]) -> Committed:
+def commit(
+    table: TrinoTable,
+    sql: str,
+    run: RunContext,
+    operation: str,
+    session: Mapping[str, str],
+    *,
+    keeps_rows: bool = True,
+) -> Committed:
     """Send a statement that commits at most one snapshot, and find that snapshot by the statement's query id.
 
     What Trino answers is not believed where the snapshots can tell: a statement that was cancelled, killed or cut off
-    may have committed. Raises what the client raises once it is known that nothing was committed,
-    CommitStateUnknownError when nobody can tell.
+    may have committed. What ``keeps_rows`` is taken over by whoever rewrites next if it commits later. Raises what the
+    client raises once it is known that nothing was committed, CommitStateUnknownError when nobody can tell.
     """
     # by its text Trino finds this statement again, and no other
     marked = f"{sql} /* aurum {run.operation_id} {uuid.uuid4().hex[:8]} */"
@@ -74,11 +82,13 @@ def commit(table: TrinoTable, sql: str, run: RunContext, operation: str, session
         try:
             made = _read_back(asking, marked, error)
         except CommitStateUnknownError:
-            _may_arrive_late(table, error)
+            if keeps_rows:
+                _may_arrive_late(table, error)
             raise
         if made is not None:
             return Committed(made, None)
-        _may_arrive_late(table, error)
+        if keeps_rows:
+            _may_arrive_late(table, error)
         if isinstance(error, CommitStateUnknownError):
             raise BackendUnavailableError(f"{error.detail}; read back: nothing was committed") from error
         raise

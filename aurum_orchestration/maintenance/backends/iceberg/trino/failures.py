@@ -135,8 +135,10 @@ def of_query(error: TrinoQueryError, backend: str) -> AurumError:
     known = _KINDS.get(name)
     if known is not None:
         return known[0](text, hint=known[1])
-    if name in RETRYABLE or error.error_type == "INSUFFICIENT_RESOURCES":
+    if name in RETRYABLE:
         return BackendUnavailableError(text)
+    if error.error_type == "INSUFFICIENT_RESOURCES":
+        return ResourceLimitError(text, hint=_LIMIT)
     if error.error_type == "USER_ERROR":
         return RequestError(text, hint=_REFUSED)
     return EngineError(text, hint="Look the query up in Trino's web interface or log.")

@@ -20,16 +20,13 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from aurum_orchestration.errors import (
-    BackendUnavailableError,
-    CommitStateUnknownError,
     RequestError,
     StateDriftedError,
     UnsupportedError,
 )
 from aurum_orchestration.maintenance.backends.iceberg.retention.cutoff import earliest_wall
-from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
-from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory, TrinoSnapshot, read_history
-from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made, commit
+from aurum_orchestration.maintenance.backends.iceberg.trino.history import TableHistory
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import BY_TRINO, take_back
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal
 from aurum_orchestration.maintenance.interfaces import (
@@ -213,7 +210,7 @@ class RowsUnit(Unit):
     def __init__(self, step: PlanStep, table: TrinoTable, parameters: RetentionParameters) -> None:
         super().__init__(step)
         self._table, self._parameters = table, parameters
-        self._made: TrinoSnapshot | None = None
+        self._made: Made | None = None
 
     def stage(self, run: RunContext) -> None:  # noqa: ARG002 - the base's signature
         """Nothing is written before the statement. Raises StateDriftedError when it would write files unasked."""
@@ -225,21 +222,12 @@ class RowsUnit(Unit):
     def commit(self, run: RunContext) -> UnitOutcome:
         """Delete, and find the snapshot that this made."""
         warnings: list[str] = []
-        lost: CommitStateUnknownError | None = None
-        try:
-            query_id = self._table.change(self.step.detail["sql"], run, operation=OperationType.RETENTION).query_id
-        except CommitStateUnknownError as error:
-            wait_until_over(self._table, self.step.detail["sql"], error)
-            lost, query_id = error, error.query_id or ""
-        with reading_back(query_id):
-            made = read_history(self._table, clock=False).made_by(query_id)
-        if lost is not None:
-            if made is None:
-                raise BackendUnavailableError(f"{lost.detail}; read back: no row was deleted") from lost
-            warnings.append(f"read back, since the connection broke: the rows were deleted ({lost.detail})")
-        self._made = made
+        done = commit(self._table, self.step.detail["sql"], run, OperationType.RETENTION, session={}, keeps_rows=False)
+        self._made = made = done.made
         if made is None:
             return UnitOutcome(metrics={"rows_deleted": 0.0}, undo="nothing to undo: no row was there any more")
+        if done.answer is None:
+            warnings.append("read back, since Trino did not say so: the rows were deleted")
         told = made.summary
         outcome = UnitOutcome(
             metrics={
@@ -249,10 +237,10 @@ class RowsUnit(Unit):
                 "old_rows_left_at_most": self.step.detail["old_rows_left_at_most"],
             },
             undo=(
-                f"aurum undo {run.operation_id}: main goes back to snapshot {made.parent_snapshot_id}, "
+                f"aurum undo {run.operation_id}: main goes back to snapshot {made.parent_id}, "
                 "while that is not expired and nobody else has committed since"
             ),
-            undo_data={**BY_TRINO, "rollback_to": made.parent_snapshot_id, "snapshots": [made.snapshot_id]},
+            undo_data={**BY_TRINO, "rollback_to": made.parent_id, "snapshots": [made.snapshot_id]},
             warnings=warnings,
         )
         if removed := int(told.get("removed-delete-files", 0)):
@@ -262,17 +250,16 @@ class RowsUnit(Unit):
     def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
         """Rows that stay, before and after; no old one is left."""
         made = self._made
-        if made is None or made.parent_snapshot_id is None or not self._parameters.verify:
+        if made is None or not self._parameters.verify:
             return None
-        kept, _ = self._count(made.parent_snapshot_id)
+        kept, _ = self._count(made.parent_id)
         after, old = self._count(made.snapshot_id)
         return Verification(method=METHOD, rows_before=kept, rows_after=after, checksum_equal=not old)
 
     def take_back(self, run: RunContext) -> None:
         """Main back to the snapshot before, while nobody else has committed."""
-        one = self._made
-        if one is not None and one.parent_snapshot_id is not None:
-            take_back(self._table, run, [Made(one.snapshot_id, one.parent_snapshot_id, one.summary)])
+        if self._made is not None:
+            take_back(self._table, run, [self._made])
 
     def discard(self) -> None:
         """Nothing was staged."""
@@ -285,6 +272,6 @@ class RowsUnit(Unit):
         ).first()
         return int(kept), int(old)
 
-    def _rows_deleted(self, made: TrinoSnapshot) -> int:
+    def _rows_deleted(self, made: Made) -> int:
         told = made.summary
         return int(told.get("deleted-records", 0)) + int(told.get("added-position-deletes", 0))
