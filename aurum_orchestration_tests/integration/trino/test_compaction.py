@@ -168,12 +168,16 @@ def test_what_is_sent_and_looked_up_besides_the_rewrite(lake: Shared, monkeypatc
     lake.make("t", file(0), file(10))
     table_id = TableId("lake", (lake.namespace, "t"))
     sent: list[str] = []
+    told: list[tuple[str | None, str]] = []
     loads: list[str] = []
     once, load = TrinoClient._once, SqlCatalog.load_table
 
-    def sending(self: TrinoClient, sql: str, *given: Any, **more: Any) -> Answer:
+    def sending(
+        self: TrinoClient, sql: str, run: RunContext | None, operation: str, *given: Any, **more: Any
+    ) -> Answer:
         sent.append(sql)
-        return once(self, sql, *given, **more)
+        told.append((run.operation_id if run is not None else None, operation))
+        return once(self, sql, run, operation, *given, **more)
 
     def loading(self: SqlCatalog, identifier: Any) -> Table:
         loads.append(str(identifier))
@@ -189,6 +193,7 @@ def test_what_is_sent_and_looked_up_besides_the_rewrite(lake: Shared, monkeypatc
     assert verified.ok
     # looked at, rewritten, both sides compared; and the table when planned, opened and committed
     assert [sql.split()[0] for sql in sent] == ["EXPLAIN", "ALTER", "SELECT"]
+    assert told == [(None, "compaction"), ("an-operation", "compaction"), ("an-operation", "compaction")]
     assert len(loads) == 3
 
 

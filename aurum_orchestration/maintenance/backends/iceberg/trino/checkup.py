@@ -25,7 +25,9 @@ def checkup(client: TrinoClient, capabilities: Capabilities, tables: Sequence[Di
     """The findings about a coordinator that answers and lists these tables. Nothing is executed: EXPLAIN tells."""
     yield ok("reachable", f"{client.connection.address} answers, with {len(tables):,} tables in {client.catalog}")
     yield ok("version", f"Trino {client.version}, user {client.connection.user}")
-    yield clock(client.query("SELECT current_timestamp", retry=True).first()[0].astimezone(UTC), "Trino")
+    yield clock(
+        client.query("SELECT current_timestamp", operation="probe", retry=True).first()[0].astimezone(UTC), "Trino"
+    )
     yield _floors(capabilities)
     names = [relation(client.catalog, one.table) for one in tables[:_PROBED]]
     if names:

@@ -86,7 +86,9 @@ class TrinoClient:
         """The coordinator's version, 476 say; asked for once."""
         with self._probing:
             if self._version is None:
-                self._version = version_number(str(self.query("SELECT version()", retry=True).first()[0]))
+                self._version = version_number(
+                    str(self.query("SELECT version()", operation="probe", retry=True).first()[0])
+                )
             return self._version
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class Committed:
 
 def uncancelled(table: TrinoTable) -> TrinoTable:
     """The same table for questions that have to be asked although the run is to stop."""
-    return TrinoTable(table.client, table.table_id, table.capabilities, table.embedded)
+    return table.asked_by(RunContext(table.run.operation_id) if table.run is not None else None)
 
 
 def commit(

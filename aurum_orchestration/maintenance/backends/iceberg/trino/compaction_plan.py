@@ -120,7 +120,7 @@ def explains(table: TrinoTable, sql: str) -> bool:
     """
     how = "EXPLAIN" if " WHERE " in sql else "EXPLAIN (TYPE VALIDATE)"
     try:
-        table.query(f"{how} {sql}", operation=OperationType.COMPACTION)
+        table.query(f"{how} {sql}")
     except EngineError as error:
         if "WHERE" in error.detail:
             return False

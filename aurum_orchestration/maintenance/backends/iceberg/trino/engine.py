@@ -126,7 +126,7 @@ class TrinoEngine:
 
         return list(checkup(self.client, self.capabilities, tables))
 
-    def table(self, table: TableId, run: RunContext | None = None) -> TrinoTable:
+    def table(self, table: TableId, run: RunContext | None = None, operation: str = "") -> TrinoTable:
         """The table for an operation's module, without PyIceberg's while its catalog does not answer.
 
         Raises TableNotFoundError where PyIceberg finds none, UnsupportedError for a name with capital letters.
@@ -141,12 +141,12 @@ class TrinoEngine:
                 embedded = self._embedded(table)
             except BackendUnavailableError as error:
                 _log.warning("%s goes on through Trino alone: %s", table, error)
-        return TrinoTable(self.client, table, self.capabilities, embedded, run)
+        return TrinoTable(self.client, table, self.capabilities, embedded, run, operation=operation)
 
     def plan(self, table: TableId, operation: str, parameters: BaseModel) -> MaintenancePlan:
         """Plan an operation from the table's metadata."""
         handler = handler_of(operation)
-        found = self.table(table)
+        found = self.table(table, operation=operation)
         try:
             return _marked(handler.plan(found, table, parameters))
         except CorruptTableError as error:
@@ -163,11 +163,11 @@ class TrinoEngine:
         handler = handler_of(operation)
         if not hasattr(handler, "undo"):
             raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
-        return _marked(handler.undo(self.table(table), result))
+        return _marked(handler.undo(self.table(table, operation=UNDO), result))
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
         """The steps of a plan, on the table as it is now."""
-        table = self.table(TableId.parse(plan.table), run)
+        table = self.table(TableId.parse(plan.table), run, plan.operation)
         execution: PlanExecution
         if plan.operation == UNDO:
             execution = handler_of(plan.parameters["operation"]).undo_execution(plan, table)

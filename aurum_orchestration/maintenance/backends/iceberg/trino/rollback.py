@@ -184,8 +184,7 @@ def take_back(table: TrinoTable, run: RunContext, made: Sequence[Made]) -> None:
         if following.parent_id != one.snapshot_id:
             raise StateDriftedError(f"others committed between {one.snapshot_id} and {following.snapshot_id}")
     on = RunContext(operation_id=run.operation_id, still_mine=run.still_mine)
-    asking = TrinoTable(table.client, table.table_id, table.capabilities, table.embedded, on)
-    move_back(asking, on, made[-1].snapshot_id, made[0].parent_id)
+    move_back(table.asked_by(on), on, made[-1].snapshot_id, made[0].parent_id)
 
 
 def move_back(table: TrinoTable, run: RunContext, head: int, target: int) -> None:

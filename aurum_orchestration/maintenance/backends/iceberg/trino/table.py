@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class TrinoTable:
     """One table on a coordinator. ``embedded`` is the same table for PyIceberg where the catalog is reachable.
 
-    ``run`` is the run that executes a plan on it, None while planning. ``embedded`` is as it was when the table was
-    opened; nothing else is remembered: every method asks.
+    ``operation`` is what its statements are for, ``run`` the run that executes a plan on it, None while planning.
+    ``embedded`` is as it was when the table was opened; nothing else is remembered: every method asks.
     """
 
     def __init__(
@@ -34,12 +34,19 @@ class TrinoTable:
         capabilities: Capabilities,
         embedded: Table | None = None,
         run: RunContext | None = None,
+        *,
+        operation: str = "",
     ) -> None:
         self.client = client
         self.table_id = table_id
         self.capabilities = capabilities
         self.embedded = embedded
         self.run = run
+        self.operation = operation
+
+    def asked_by(self, run: RunContext | None) -> TrinoTable:
+        """The same table for another run."""
+        return TrinoTable(self.client, self.table_id, self.capabilities, self.embedded, run, operation=self.operation)
 
     @property
     def name(self) -> str:
@@ -50,11 +57,9 @@ class TrinoTable:
         """The quoted name of the table, or of one of its metadata tables: ``relation("$files")``."""
         return relation(self.client.catalog, self.table_id, suffix)
 
-    def query(
-        self, sql: str, run: RunContext | None = None, *, operation: str = "", session: Mapping[str, str] | None = None
-    ) -> Answer:
+    def query(self, sql: str, run: RunContext | None = None) -> Answer:
         """What a statement that changes nothing returns."""
-        return self.client.query(sql, run=run or self.run, operation=operation, session=session, retry=True)
+        return self.client.query(sql, run=run or self.run, operation=self.operation, retry=True)
 
     def rows(self, sql: str, run: RunContext | None = None) -> list[tuple[Any, ...]]:
         """The rows of a statement that changes nothing."""

@@ -69,8 +69,7 @@ def _both(table: TrinoTable, sides: Sequence[tuple[int, str]], columns: Sequence
             f"SELECT {number}, count(*), {checksum} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
             + (f" WHERE {where}" if where else "")
             for number, (snapshot_id, where) in enumerate(sides)
-        ),
-        operation="verify",
+        )
     )
 
 
