@@ -152,6 +152,20 @@ def test_an_index_that_its_rows_do_not_allow_keeps_no_other_from_being_built(pg:
     assert pg.sql(INVALID) == [("curves",)]
 
 
+def test_a_step_after_one_that_failed_waits_as_long_as_the_first(pg: Pg) -> None:
+    """It has a session of its own, for which nothing is set yet."""
+    pg.sql("CREATE FUNCTION told(id bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN id; END'")
+    pg.sql("CREATE TABLE small AS SELECT 1::bigint AS id")
+    for name in ("one", "two"):
+        pg.sql(f"CREATE INDEX {name} ON small (told(id))")
+    pg.sql(
+        "CREATE OR REPLACE FUNCTION told(id bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE 'waits %', current_setting('lock_timeout'); END$$"
+    )
+    result = pg.run("reindex", "pg.public.small", scope="table", wait_timeout_seconds=77)
+    assert result.reason.count("waits 77s") == 2, result.reason
+
+
 def test_a_cancelled_run_stops_on_the_server(pg: Pg) -> None:
     with pg.transaction("SELECT count(*) FROM trades"), reindexing(pg) as (cancelled, problems):
         cancelled.set()
