@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.types import LongType
 
-from aurum_orchestration.errors import BackendUnavailableError
+from aurum_orchestration.errors import BackendUnavailableError, CorruptTableError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.files import Files
 from aurum_orchestration.maintenance.backends.iceberg.measure import IcebergMeasurer
@@ -262,6 +263,24 @@ def test_a_broken_table_is_named_and_the_others_are_measured(
         assert broken.problem is not None
         assert (broken.problem.type, broken.problem.table) == ("corrupt-table", "lake.ns.t1")
         assert (broken.metrics, broken.state_token) == ({}, "unknown")
+
+
+@pytest.mark.parametrize("harm", [_lost_snapshot, _no_manifest])
+def test_what_was_wrong_is_not_kept_for_ever(catalog: SqlCatalog, harm: Callable[[SqlCatalog, Any], None]) -> None:
+    """Rows are outside the garbage collector: an error in one, whose traceback leads back to it, would stay."""
+    table = make_table(catalog, NUMBERS)
+    claim(table, [1000] * 10)
+    harm(catalog, table)
+    measurer = IcebergMeasurer(catalog, "lake")
+    before = _errors()
+    for _ in range(3):
+        assert measure(catalog, table, measurer=measurer).problem is not None
+    assert _errors() == before
+
+
+def _errors() -> int:
+    gc.collect()
+    return sum(isinstance(one, CorruptTableError) for one in gc.get_objects())
 
 
 def test_a_table_that_is_not_there_and_one_that_goes(catalog: SqlCatalog) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from pydantic import BaseModel
 
-from aurum_orchestration.errors import AurumError, CorruptTableError
+from aurum_orchestration.errors import AurumError, CorruptTableError, ProblemDetail
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.failures import catalog_errors
 from aurum_orchestration.maintenance.backends.iceberg.files import Files, in_threads
@@ -157,7 +157,11 @@ class _Row(msgspec.Struct, gc=False):
     known: _Known | None
     judgement: _Judgement | None = None
     retention: BaseModel | None = None
-    problem: AurumError | None = None
+    problem: ProblemDetail | None = None
+
+    def fail(self, error: AurumError) -> None:
+        """Say why it cannot be measured. By its traceback the error itself would lead back here: never garbage."""
+        self.problem = error.problem(table=str(self.table), operation=None)
 
     def judge(self, policy: PolicyLookup) -> None:
         if self.known is not None and self.problem is None:
@@ -215,7 +219,7 @@ class IcebergMeasurer:
             for position, found in self._source.changed(tables, locations):
                 row = rows[position]
                 if isinstance(found, AurumError):
-                    row.problem = found
+                    row.fail(found)
                 elif isinstance(found, Opened):
                     self._remember(row, found)
                 elif row.known is not None:
@@ -225,7 +229,7 @@ class IcebergMeasurer:
         try:
             state = table_state(opened.location, opened.metadata, opened.size)
         except CorruptTableError as error:
-            row.problem = error
+            row.fail(error)
             return
         row.known = _Known(state, opened.files.for_table(state.properties))
         self._known.pop(row.table, None)
@@ -271,16 +275,15 @@ class IcebergMeasurer:
         except CorruptTableError as error:
             # a commit may have removed the files meanwhile: then the next call sees the new state
             if self._source.location(row.table) == known.state.location:
-                row.problem = error
+                row.fail(error)
         except AurumError as error:
-            row.problem = error
+            row.fail(error)
 
     def _health(self, row: _Row, now: datetime) -> TableHealth:
+        if row.problem is None and row.judgement is None:
+            row.fail(CorruptTableError("it could not be measured"))
         if row.problem is not None or row.judgement is None or row.known is None:
-            error = row.problem or CorruptTableError("it could not be measured")
-            return TableHealth(
-                row.table, self._backend, UNKNOWN, now, problem=error.problem(table=str(row.table), operation=None)
-            )
+            return TableHealth(row.table, self._backend, UNKNOWN, now, problem=row.problem)
         state, judgement = row.known.state, row.judgement
         age = max(0.0, now.timestamp() - state.committed_ms / 1000)
         metrics = {**judgement.metrics, "seconds_since_commit": age}
