@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from aurum_orchestration.errors import AurumError, LeaseHeldError, TableNotFoundError
+from aurum_orchestration.errors import AurumError, BackendUnavailableError, LeaseHeldError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.postgres import space
 from aurum_orchestration.maintenance.backends.postgres.connection import Sessions
@@ -333,3 +333,17 @@ def test_the_indexes_of_a_table_share_a_session_that_ends_with_what_fails(
         with pytest.raises(TableNotFoundError):
             next(units).commit(a_run())
         assert pg.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+
+def test_a_session_that_was_ended_between_two_steps_is_used_by_no_third(pg: Pg) -> None:
+    with opened(pg.backend()) as backend:
+        plan = backend.plan(TableId.parse(TRADES), "reindex", ReindexParameters(scope="table"))
+        units = backend.open(plan, a_run()).units()
+        next(units).commit(a_run())
+        pg.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'aurum:reindex%'"
+        )
+        with pytest.raises(BackendUnavailableError):
+            next(units).commit(a_run())
+        assert next(units).commit(a_run()).metrics["indexes_rebuilt"] == 1
+        next(units, None)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event
 
 from aurum_orchestration.errors import BackendUnavailableError, LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.postgres.advisory import reserved
 from aurum_orchestration.maintenance.backends.postgres.connection import Sessions
 from aurum_orchestration.maintenance.operations.vacuum import VacuumParameters
 from aurum_orchestration_tests.integration.postgres.support import Pg, a_run, opened
@@ -43,11 +44,24 @@ def test_a_failure_at_work_leaves_no_lock(empty: Pg) -> None:
         with suppress(ZeroDivisionError), backend.sessions.work("vacuum", a_run("one")) as session:
             session.value("SELECT pg_advisory_lock(1, 2)")
             raise ZeroDivisionError
-        gone = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid) = (1, 2)"
-        deadline = time.monotonic() + 30
-        while empty.sql(gone) != [(0,)]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        locks_end(empty, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (classid, objid) = (1, 2)")
+
+
+def locks_end(empty: Pg, count: str) -> None:
+    deadline = time.monotonic() + 30
+    while empty.sql(count) != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_cancellation_that_hits_the_end_of_work_leaves_no_lock(empty: Pg) -> None:
+    empty.sql("CREATE FUNCTION pg_advisory_unlock(int, int) RETURNS bool BEGIN ATOMIC SELECT pg_sleep(60) IS NULL; END")
+    run = a_run()
+    with opened(empty.backend()) as backend:
+        with backend.sessions.work("vacuum", run) as session, reserved(session, 7, "table"):
+            session.set(search_path="public, pg_catalog")  # to give the lock back takes until the cancellation comes
+            run.cancelled.set()
+        locks_end(empty, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7")
 
 
 def test_sessions_that_died_while_they_waited_are_replaced(empty: Pg) -> None:

@@ -5,7 +5,6 @@ The lease in the history store keeps runs apart that share a history; this keeps
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,7 +46,12 @@ def reserved(session: Session, oid: int, table: str) -> Iterator[None]:
 
 
 def release(session: Session, key: tuple[int, int]) -> None:
-    """Give a lock back. Where the server has ended the session, the lock ended with it, and what ended it is told."""
-    with contextlib.suppress(psycopg.OperationalError):
+    """Give a lock back. Where that fails (a run's cancellation may hit it) the session ends, and the lock with it.
+
+    What ended the session is told elsewhere.
+    """
+    try:
         if not session.connection.closed:
             session.connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
+    except psycopg.OperationalError:
+        session.connection.close()
