@@ -3,14 +3,11 @@
 Who builds definitions of other fleets takes ``build_definitions`` from where it is made: importing this loads a fleet.
 """
 
-import gc
-
+from aurum_orchestration import garbage
 from aurum_orchestration.dagster_edge.build import build_definitions
 
 __all__ = ["build_definitions", "defs"]
 
-# definitions of ten thousand tables are no garbage: looking through them again and again, while they are made and
-# in every tick of a sensor, took up to a third of the time
-gc.set_threshold(100_000, 20, 100)
+garbage.seldom_looked_for()
 
 defs = build_definitions()

@@ -8,7 +8,6 @@ have 60 to 400 small files. A fresh process measures and plans as `aurum status`
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import sqlite3
 import statistics
@@ -155,7 +154,7 @@ class _Kit:
             reader = fastavro.reader(stream)
             self.header = dict(reader.metadata)
             self.schema = fastavro.parse_schema(reader.writer_schema)
-            self.records: list[dict[str, Any]] = [dict(record) for record in reader]  # type: ignore[call-overload]
+            self.records = [record for record in reader if isinstance(record, dict)]
         self.manifests = [_path(str(record["manifest_path"])).read_bytes() for record in self.records]
 
     def clone(self, folder: Path) -> str:
@@ -186,6 +185,7 @@ def _path(location: str) -> Path:
 
 def measure(home: Path) -> list[dict[str, Any]]:
     """The figures of one process: a first pass over everything, passes with nothing changed, planning."""
+    from aurum_orchestration import garbage
     from aurum_orchestration.fleet.policy import builtin_policy_models
     from aurum_orchestration.maintenance.backends.iceberg.backend import HANDLERS
     from aurum_orchestration.maintenance.backends.iceberg.catalog import list_tables, open_catalog
@@ -194,7 +194,7 @@ def measure(home: Path) -> list[dict[str, Any]]:
     from aurum_orchestration.maintenance.planner.rank import Budget, rank
     from aurum_orchestration.maintenance.planner.triggers import TRIGGERS
 
-    gc.set_threshold(100_000, 20, 100)  # as the command does
+    garbage.seldom_looked_for()  # as the command does
     planned = [operation for operation in TRIGGERS if operation in HANDLERS]  # as the service asks of such a backend
     policies = {operation: model() for operation, model in builtin_policy_models().items()}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aurum_orchestration import garbage
 from aurum_orchestration.cli import local, options
 from aurum_orchestration.cli.help import OperationsCommand, OperationsGroup
 from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
@@ -353,8 +354,7 @@ def discover(
 
 def main() -> None:
     """Run the command that ``sys.argv`` asks for and exit with its code."""
-    # shapes of ten thousand tables are no garbage: looking through them again and again took a third of the time
-    gc.set_threshold(100_000, 20, 100)
+    garbage.seldom_looked_for()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -54,6 +54,22 @@ def test_an_interrupted_run_prints_what_became_of_it_and_exits_130(home: Path, n
     assert [one["status"] for one in aurum("history", "--output", "json").json] == ["cancelled"]
 
 
+@pytest.mark.parametrize("imported", ["typer", "aurum_orchestration.cli.commands"])
+def test_an_interrupt_while_the_command_is_imported_ends_it_quietly(
+    shared_home: Path, tmp_path: Path, imported: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {imported!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+    )
+    outcome = finished(aurum_process("status", PYTHONPATH=str(tmp_path)))
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.strip() in {"", "Aborted."}
+
+
 def test_a_reader_that_leaves_early_is_no_crash(shared_home: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
