@@ -94,6 +94,11 @@ class Pg:
         with self.connect() as connection:
             return connection.info.server_version // 10_000
 
+    @property
+    def only(self) -> str:
+        """What comes before the name in VACUUM and ANALYZE of one table: from PostgreSQL 18 on they take children."""
+        return "ONLY " if self.major >= 18 else ""
+
     def settle(self) -> None:
         """Wait until the statistics tell what was done before."""
         if self.major < 15:

@@ -124,6 +124,11 @@ class PgTable(Database):
         """Its name, for psycopg.sql."""
         return sql.Identifier(self.relation.schema, self.relation.name)
 
+    @property
+    def only(self) -> sql.Composable:
+        """Its name for VACUUM and ANALYZE, without the tables that inherit from it; of a hypertable with its chunks."""
+        return self.identifier if self.kind == "hypertable" else only(self.server, self.identifier)
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:
@@ -147,6 +152,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 """
 _PARTS = "SELECT %s::oid::bigint UNION SELECT inhrelid::bigint FROM pg_inherits WHERE inhparent = %s::oid"
 """Without pg_partition_tree, which waits for locks itself."""
+_TAKES_CHILDREN = 18
 KINDS: dict[str, TableKind] = {"r": "table", "p": "partitioned", "m": "matview"}
 """relkind -> kind."""
 
@@ -169,6 +175,11 @@ def load(id: TableId, sessions: Sessions, server: ServerFacts) -> Database:
     kind: TableKind = "hypertable" if hyper else KINDS[found.relkind]
     relation = Relation(found.oid, found.schema, found.name, kind, found.filenode, found.owner, found.maintainable)
     return PgTable(id, sessions, server, relation)
+
+
+def only(server: ServerFacts, name: sql.Identifier) -> sql.Composed:
+    """A table for VACUUM and ANALYZE of it alone: from PostgreSQL 18 on these take what inherits from it, too."""
+    return sql.SQL("ONLY {}" if server.major >= _TAKES_CHILDREN else "{}").format(name)
 
 
 def _found(session: Session, id: TableId, server: ServerFacts) -> Any:

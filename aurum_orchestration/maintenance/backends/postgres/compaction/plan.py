@@ -140,4 +140,4 @@ def refuse_repack(session: Session, table: PgTable) -> None:
 
 def full_statement(table: PgTable) -> sql.Composed:
     """The rewrite that locks everybody out."""
-    return sql.SQL("VACUUM (FULL, ANALYZE) {}").format(table.identifier)
+    return sql.SQL("VACUUM (FULL, ANALYZE) {}").format(table.only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import psycopg
+from psycopg import sql
 
 from aurum_orchestration.errors import AccessDeniedError, AurumError, LockTimeoutError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
@@ -46,9 +47,10 @@ class _Analyze(DirectUnit):
     def commit(self, run: RunContext) -> UnitOutcome:
         """Analyze one table. One of a database's that is locked or gone is told and left."""
         table = TableId.parse(self.step.detail["table"])
+        statement = analyze_statement(self._target.server, table, with_parts=self.step.detail["with_parts"])
         try:
             with self._target.work(OperationType.STATS, run) as session:
-                patiently(lambda: _analyze(session, table), run, attempts=2)
+                patiently(lambda: _analyze(session, table, statement), run, attempts=2)
         except (LockTimeoutError, TableNotFoundError, AccessDeniedError) as error:
             if isinstance(self._target, PgTable):
                 raise
@@ -56,7 +58,7 @@ class _Analyze(DirectUnit):
         return UnitOutcome({"tables_analyzed": 1}, undo="nothing to undo: no row was changed")
 
 
-def _analyze(session: Session, table: TableId) -> None:
+def _analyze(session: Session, table: TableId, statement: sql.Composed) -> None:
     """Raises LockTimeoutError and AccessDeniedError where the server only warns and leaves the table out."""
     problems: list[AurumError] = []
 
@@ -69,7 +71,7 @@ def _analyze(session: Session, table: TableId) -> None:
 
     session.connection.add_notice_handler(listen)
     try:
-        session.execute(analyze_statement(table))
+        session.execute(statement)
     finally:
         session.connection.remove_notice_handler(listen)
     if problems:

@@ -10,11 +10,12 @@ from psycopg import sql
 from aurum_orchestration.errors import TableNotFoundError
 from aurum_orchestration.fleet.fleet import DATABASE
 from aurum_orchestration.fleet.table_id import TableId
-from aurum_orchestration.maintenance.backends.postgres.catalog import list_tables
+from aurum_orchestration.maintenance.backends.postgres.catalog import hypertables, list_tables
 from aurum_orchestration.maintenance.backends.postgres.connection import Session
 from aurum_orchestration.maintenance.backends.postgres.measure import measure
+from aurum_orchestration.maintenance.backends.postgres.server import ServerFacts
 from aurum_orchestration.maintenance.backends.postgres.stats.report import index_report, since, usage_of
-from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable
+from aurum_orchestration.maintenance.backends.postgres.table import Database, PgTable, only
 from aurum_orchestration.maintenance.backends.postgres.vacuum.plan import FEW_ROWS, require_maintainable
 from aurum_orchestration.maintenance.backends.reports import report_step
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, OperationType, PlanStep, TableHealth
@@ -50,6 +51,7 @@ def plan_stats(target: Database, parameters: StatsParameters) -> MaintenancePlan
             (health, placed[at]) for at, health in enumerate(healths, 1) if health.problem is None and at in placed
         ]
         detail = _report(session, known, parameters)
+        hyper = hypertables(session, target.server)
     stale = _stale(known, parameters)
     warnings = []
     if isinstance(target, PgTable) and stale:
@@ -65,7 +67,10 @@ def plan_stats(target: Database, parameters: StatsParameters) -> MaintenancePlan
         stale = [(health, place) for health, place in stale if place.maintainable]
     reason = _reason(known, stale, detail)
     steps = [report_step(reason, detail)]
-    steps += [_analyze(number, health) for number, (health, _) in enumerate(stale, 2)]
+    steps += [
+        _analyze(number, target.server, health, with_parts=place.partitioned or health.table.parts in hyper)
+        for number, (health, place) in enumerate(stale, 2)
+    ]
     return target.plan(OperationType.STATS, parameters.model_dump(), reason, steps, warnings)
 
 
@@ -142,7 +147,7 @@ def _reason(known: Sequence[Any], stale: Sequence[Any], detail: Mapping[str, Any
     return f"{told}; {unused:,} of their indexes unused ({waste}), {twins:,} there twice"
 
 
-def _analyze(number_: int, health: TableHealth) -> PlanStep:
+def _analyze(number_: int, server: ServerFacts, health: TableHealth, *, with_parts: bool) -> PlanStep:
     changed, rows = number(health.metrics, "rows_changed_since_analyze"), number(health.metrics, "rows")
     why = (
         f"{changed:,.0f} of {rows:,.0f} rows changed since the last ANALYZE"
@@ -154,10 +159,19 @@ def _analyze(number_: int, health: TableHealth) -> PlanStep:
         action="sql",
         summary=f"Analyze {health.table}: {why}.",
         risk=_RISK,
-        detail={"sql": analyze_statement(health.table).as_string(None), "table": str(health.table), "rows": rows},
+        detail={
+            "sql": analyze_statement(server, health.table, with_parts=with_parts).as_string(None),
+            "table": str(health.table),
+            "with_parts": with_parts,
+            "rows": rows,
+        },
     )
 
 
-def analyze_statement(table: TableId) -> sql.Composed:
-    """SKIP_LOCKED: a lock that is waited for would end an autovacuum of the table."""
-    return sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(sql.Identifier(*table.parts))
+def analyze_statement(server: ServerFacts, table: TableId, *, with_parts: bool) -> sql.Composed:
+    """SKIP_LOCKED: a lock that is waited for would end an autovacuum of the table.
+
+    ``with_parts``: each partition or chunk gets its own statistics, too.
+    """
+    name = sql.Identifier(*table.parts)
+    return sql.SQL("ANALYZE (SKIP_LOCKED) {}").format(name if with_parts else only(server, name))

@@ -166,4 +166,4 @@ def statement_for(table: PgTable, state: VacuumState, parameters: VacuumParamete
         options.append(sql.SQL("TRUNCATE false"))
     if parameters.parallel_workers is not None and (state.indexes > 1 or parameters.parallel_workers == 0):
         options.append(sql.SQL("PARALLEL {}").format(sql.Literal(parameters.parallel_workers)))
-    return sql.SQL("VACUUM ({}) {}").format(sql.SQL(", ").join(options), table.identifier)
+    return sql.SQL("VACUUM ({}) {}").format(sql.SQL(", ").join(options), table.only)
