@@ -30,13 +30,14 @@ def redact(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A sentence that offers the known word closest to ``word``, or lists the known ones, the first dozen."""
+    """A sentence that offers the known word closest to ``word``, or lists the known ones, of many the first dozen."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"Known: {', '.join(names[:12])}{more}." if names else "None is known."
+    shown = names if len(names) <= 20 else names[:12]
+    more = f" and {len(names) - 12} more" if shown is not names else ""
+    return f"Known: {', '.join(shown)}{more}." if names else "None is known."
 
 
 class ProblemDetail(BaseModel):

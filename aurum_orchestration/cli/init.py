@@ -15,7 +15,7 @@ from aurum_orchestration.cli.activity import Activity
 from aurum_orchestration.cli.options import OutputFormat
 from aurum_orchestration.cli.output import stderr_console
 from aurum_orchestration.cli.session import Session
-from aurum_orchestration.errors import AurumError, RequestError, StorageWriteError
+from aurum_orchestration.errors import AurumError, ConfigurationError, RequestError, StorageWriteError
 from aurum_orchestration.fleet.scaffold import Namespace, backend_text, fleet_text, without_secrets
 from aurum_orchestration.fleet.table_id import quote_part
 
@@ -35,7 +35,11 @@ def init(file: Path, name: str, pairs: Sequence[str], zone: str, *, force: bool,
                 os.environ[secret.variable] = secret.value  # for this process: the file is read as it will be
             _write(draft, backend_text(name, properties, zone))
             failed: list[AurumError] = []
-            await service.discover(lambda _backend, error: failed.append(error))
+            try:
+                await service.discover(lambda _backend, error: failed.append(error))
+            except ConfigurationError as error:
+                told = error.detail.replace(str(draft), f"the draft of {file}")
+                raise ConfigurationError(told, hint=error.hint) from error
             if failed:
                 raise failed[0]
             examined = await service.health()

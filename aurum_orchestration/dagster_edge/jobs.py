@@ -9,8 +9,10 @@ nine events and a process start; this way it costs its observation.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import dagster as dg
+from pydantic import ValidationError
 
 from aurum_orchestration.dagster_edge.checks import evaluations, recovered
 from aurum_orchestration.dagster_edge.config import HealthConfig, PurgeConfig, operation_config, round_config
@@ -22,6 +24,7 @@ from aurum_orchestration.dagster_edge.resources import SERVICE
 from aurum_orchestration.dagster_edge.streaming import stream
 from aurum_orchestration.dagster_edge.work import Ended, Measured, Note, OperationRequest, maintain, measure
 from aurum_orchestration.errors import AurumError
+from aurum_orchestration.fleet.problems import from_detail
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.factory import MaintenanceFactory
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
@@ -32,6 +35,8 @@ from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration.maintenance.survey import Examined
 
 HEALTH = "health"
+
+F = TypeVar("F", bound=dg.Config)
 
 Events = Iterator[dg.AssetObservation | dg.AssetCheckEvaluation | dg.Output[None]]
 
@@ -47,7 +52,7 @@ def operation_job(name: str, operation: type[BaseMaintenanceOperation]) -> dg.Jo
     description = f"{operation.title or name}: every table that needs it, of those that `tables` names."
 
     def carry_out(context: dg.OpExecutionContext) -> Events:
-        config = form.model_validate(context.op_config)
+        config = _config(context, form)
         given = config.given()
         request = OperationRequest(
             config.tables, [name], config.dry_run, {name: given} if given else {}, Respect(config.respect.value)
@@ -63,7 +68,7 @@ def maintenance_job() -> dg.JobDefinition:
     form = round_config(tuple((key, MaintenanceFactory.operations()[name].Parameters) for key, name in names.items()))
 
     def carry_out(context: dg.OpExecutionContext) -> Events:
-        config = form.model_validate(context.op_config)
+        config = _config(context, form)
         request = OperationRequest(
             config.tables,
             config.operations,
@@ -82,7 +87,7 @@ def health_job() -> dg.JobDefinition:
     """The job that measures tables: what changed becomes observations and points of the health series."""
 
     def carry_out(context: dg.OpExecutionContext) -> Events:
-        return _measure(context, HealthConfig.model_validate(context.op_config))
+        return _measure(context, _config(context, HealthConfig))
 
     return _job(HEALTH, "Measure tables; changes nothing but their plots and checks.", HealthConfig, carry_out)
 
@@ -92,7 +97,7 @@ def purge_job() -> dg.JobDefinition:
     ours = [*map(definition_name, MaintenanceFactory.operations()), MAINTENANCE, HEALTH, PURGE]
 
     def carry_out(context: dg.OpExecutionContext) -> Events:
-        config = PurgeConfig.model_validate(context.op_config)
+        config = _config(context, PurgeConfig)
         yield from purge(context, config, _service(context).history, ours)
 
     return _job(
@@ -172,6 +177,16 @@ def _measure(context: dg.OpExecutionContext, config: HealthConfig) -> Events:
         text = f"{len(bad)} of {len(measured)} tables could not be measured, the others are done. {named}"
         raise dg.Failure(text, metadata=metadata, allow_retries=False)
     yield dg.Output(None, metadata=metadata)
+
+
+def _config(context: dg.OpExecutionContext, form: type[F]) -> F:
+    """What the run was told. Dagster looks at names and types; a value out of its bounds ends the run here."""
+    try:
+        return form.model_validate(context.op_config)
+    except ValidationError as error:
+        problems = [from_detail(detail, ()) for detail in error.errors(include_url=False)]
+    told = "; ".join(f"{'.'.join(map(str, one.path))} {one.message}" for one in problems)
+    raise dg.Failure(f"The run config is wrong: {told}", allow_retries=False)
 
 
 def _service(context: dg.OpExecutionContext) -> MaintenanceService:

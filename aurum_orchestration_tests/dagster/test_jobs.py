@@ -60,6 +60,27 @@ def test_compaction_does_what_is_needed_and_shows_it(location: Location) -> None
     assert "5 files could be saved, acts at 20" in metadata["report"]
 
 
+@pytest.mark.parametrize(
+    ("job", "config", "told"),
+    [
+        ("purge", {"older_than_days": 0}, "older_than_days must be greater than or equal to 1 (it is 0.0)"),
+        ("maintenance", {"max_tables": 0}, "max_tables must be greater than or equal to 1 (it is 0)"),
+        (
+            "vacuum",
+            {"parameters": {"older_than_days": -1}},
+            "parameters.older_than_days must be greater than or equal to 0 (it is -1.0)",
+        ),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_told_without_a_stack_trace(
+    healthy_location: Location, job: str, config: dict[str, Any], told: str
+) -> None:
+    result = healthy_location.run(job, **config)
+    assert failure(result).description == f"The run config is wrong: {told}"
+    (event,) = result.get_step_failure_events()
+    assert "pydantic" not in event.step_failure_data.error_display_string
+
+
 def test_an_observation_never_carries_a_data_version(location: Location) -> None:
     seen = observations(location.run("compaction", tables=["lake.market.trades"]))["trades"]
     assert not [tag for tag in seen.tags if "data_version" in tag]

@@ -59,6 +59,8 @@ def test_a_zone_that_does_not_exist_is_a_usage_error(shared_home: Path, tmp_path
     outcome = aurum("init", str(tmp_path / "f.yaml"), *properties(shared_home), "--time-zone", "Europe/Berln")
     assert outcome.code == 2
     assert "Europe/Berlin" in outcome.err
+    assert f"the draft of {tmp_path / 'f.yaml'}:4 (time_zone)" in outcome.err
+    assert "aurum-init" not in outcome.err
 
 
 def test_secrets_become_variables_that_the_file_names(shared_home: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from aurum_orchestration.errors import (
     RequestError,
     UnknownNameError,
     UnsupportedError,
+    nearest,
 )
 from aurum_orchestration.maintenance import backends, operations
 from aurum_orchestration.maintenance.backends.base import BaseMaintenanceBackend
@@ -67,6 +68,14 @@ def test_a_name_is_registered_once() -> None:
 def test_what_is_no_operation_is_not_registered() -> None:
     with pytest.raises(ConfigurationError, match="not a subclass of BaseMaintenanceOperation"):
         MaintenanceFactory.register_operation("polish", FilesBackend)  # type: ignore[arg-type]
+
+
+def test_unlike_names_are_offered_all_unless_they_are_many() -> None:
+    assert nearest("x", ["b", "a"]) == "Known: a, b."
+    names = [f"name{number:02d}" for number in range(30)]
+    assert nearest("x", names[:13]) == f"Known: {', '.join(names[:13])}."
+    assert nearest("x", names) == f"Known: {', '.join(names[:12])} and 18 more."
+    assert nearest("x", MaintenanceFactory.operations()).count(",") == len(MaintenanceFactory.operations()) - 1
 
 
 def test_unknown_names_offer_the_nearest() -> None:
