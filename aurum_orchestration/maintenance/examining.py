@@ -168,7 +168,8 @@ class ExaminingService(ConnectedService):
         Raises UnknownNameError; the calls raise UnsupportedError where the backend is no database.
         """
         found = self.backends.find(backend, "")
-        operations = [name for name in ALL if name in map(str, found.supported_operations)]
+        supported = {*map(str, found.supported_operations)} - {*found.refusals}
+        operations = [name for name in ALL if name in supported]
 
         def connected() -> DatabaseInspector:
             run_sync(found.connect())  # so that closing the service closes it

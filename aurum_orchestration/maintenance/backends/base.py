@@ -57,6 +57,11 @@ class BaseMaintenanceBackend(ABC):
     def supported_operations(self) -> Sequence[OperationType | str]:
         """The operations this backend has, for at least one kind of table."""
 
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """Operations that it has for no kind of table, with what it answers instead."""
+        return {}
+
     @abstractmethod
     async def _create_connection(self) -> Any:
         """Open whatever the engine needs and return it. Raises BackendUnavailableError."""

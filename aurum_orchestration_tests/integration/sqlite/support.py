@@ -77,14 +77,18 @@ class File:
         """A backend of its own."""
         return SqliteMaintenanceBackend({"path": str(self.path), **config}, name="db")
 
+    def settings(self, extra: str = RULES) -> AurumSettings:
+        """Settings whose fleet has this database as ``db``; ``extra`` are lines of YAML below it."""
+        self.home.mkdir(exist_ok=True)
+        fleet = self.home / "fleet.yaml"
+        fleet.write_text(f'version: 1\nbackends:\n  db:\n    type: sqlite\n    path: "{self.path}"\n{extra}')
+        return AurumSettings(home=self.home, fleet=fleet, history_url=f"sqlite:///{self.home}/history.db")
+
     def maintain(
         self, operation: str, tables: Sequence[str] = (DB,), *, dry_run: bool = False, extra: str = RULES, **given: Any
     ) -> list[MaintenanceResult]:
         """One round of an operation, as ``aurum run --operation`` does it."""
-        self.home.mkdir(exist_ok=True)
-        fleet = self.home / "fleet.yaml"
-        fleet.write_text(f'version: 1\nbackends:\n  db:\n    type: sqlite\n    path: "{self.path}"\n{extra}')
-        settings = AurumSettings(home=self.home, fleet=fleet, history_url=f"sqlite:///{self.home}/history.db")
+        settings = self.settings(extra)
 
         async def go() -> list[MaintenanceResult]:
             async with MaintenanceService(settings) as service:

@@ -13,6 +13,7 @@ from aurum_orchestration.errors import BackendUnavailableError, CorruptTableErro
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.findings import HealthStatus
 from aurum_orchestration.maintenance.interfaces import MaintenanceStatus
+from aurum_orchestration.maintenance.service import MaintenanceService
 from aurum_orchestration_tests.integration.sqlite.support import DB, RULES, File
 
 
@@ -45,6 +46,13 @@ def test_vacuum_gives_free_pages_back(file: File) -> None:
     assert size - file.path.stat().st_size == result.metrics["bytes_freed"] > 0
     assert file.everything() == rows
     assert file.run("vacuum").status is MaintenanceStatus.SKIPPED
+
+
+async def test_the_report_expects_no_time_for_what_sqlite_has_not(file: File) -> None:
+    async with MaintenanceService(file.settings()) as service:
+        (database,) = (await service.report()).databases
+    told = {one.operation for one in database.estimates}
+    assert told == {"vacuum", "reindex", "cleanup", "logs", "sessions", "stats", "backup"}
 
 
 def test_stats_reports_and_analyzes_what_is_stale(file: File) -> None:

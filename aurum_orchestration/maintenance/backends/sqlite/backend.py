@@ -7,7 +7,7 @@ import importlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,13 @@ class SqliteMaintenanceBackend(BaseMaintenanceBackend):
     def supported_operations(self) -> Sequence[OperationType]:
         """Those that have a handler, and those of `aurum maintenance --all` that it answers why not."""
         return [OperationType(name) for name in (*HANDLERS, OperationType.VIEWS, OperationType.BLOAT)]
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """What SQLite cannot do, and why."""
+        from aurum_orchestration.maintenance.backends.sqlite.measure import REFUSALS
+
+        return REFUSALS
 
     @property
     def settings(self) -> SqliteBackendConfig:
@@ -157,9 +164,7 @@ class SqliteMaintenanceBackend(BaseMaintenanceBackend):
         return execution
 
     def _handler(self, operation: str) -> ModuleType:
-        from aurum_orchestration.maintenance.backends.sqlite.measure import REFUSALS
-
         if operation not in HANDLERS:
-            told = REFUSALS.get(operation, f"the sqlite backend has no {operation}")
+            told = self.refusals.get(operation, f"the sqlite backend has no {operation}")
             raise UnsupportedError(told, operation=operation)
         return importlib.import_module(HANDLERS[operation])
