@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,13 @@ def ratios(home: Path) -> list[dict[str, Any]]:
     assert base is not None
     paths = [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
     pa.set_cpu_count(THREADS)
-    floors, verified, plain = [], [], []
+    floors: list[float] = []
+    verified: list[float] = []
+    plain: list[float] = []
     for _ in range(ROUNDS + 1):
         floors.append(floor_seconds(paths, home))
         for verify, seconds in ((True, verified), (False, plain)):
-            seconds.append(timed(lambda verify=verify: compact(home, verify=verify)))
+            seconds.append(timed(partial(compact, home, verify=verify)))
             reset(home, base)
     # the first round warms the page cache and the imports
     floors, verified, plain = floors[1:], verified[1:], plain[1:]

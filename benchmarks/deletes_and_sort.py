@@ -88,7 +88,11 @@ def ratios(home: Path) -> list[dict[str, Any]]:
         for name, (snapshot, parameters) in works.items():
             move(home, snapshot, keep)
             done: dict[str, float] = {}
-            seconds[name].append(timed(lambda p=parameters, d=done: d.update(compact(home, **p))))
+
+            def once(done: dict[str, float] = done, parameters: dict[str, Any] = parameters) -> None:
+                done.update(compact(home, **parameters))
+
+            seconds[name].append(timed(once))
             sizes[name] = done["bytes_added"] / 2**20
             if name.endswith("deletes") and (done["deleted_rows_folded"], done["delete_files_removed"]) != (DELETED, 4):
                 raise RuntimeError(f"{name}: {done}")

@@ -89,7 +89,7 @@ def _snapshots(table: Table, count: int, last: int) -> Iterator[dict[str, Any]]:
         manifest = write_manifest(table, f"{table.location()}/metadata/{uuid.uuid4()}-m0.avro", spec, entries, number)
         listing = f"{table.location()}/metadata/snap-{number}-{uuid.uuid4()}.avro"
         with write_manifest_list(
-            2, io.new_output(listing), number, number - 1 or None, number, avro_compression="gzip"
+            2, io.new_output(listing), number, number - 1 or None, number, avro_compression="deflate"
         ) as writer:
             writer.add_manifests([manifest])
         yield {

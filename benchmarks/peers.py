@@ -96,7 +96,7 @@ class ByTrino:
         table = self._catalog.load_table("bench.curves")
         base = table.metadata.current_snapshot_id
         assert base is not None
-        connection = connect(host="127.0.0.1", port=self._lake.trino_port, user="bench")
+        connection = connect(host="127.0.0.1", port=self._lake.trino_port, user="bench")  # type: ignore[no-untyped-call]
         cursor = connection.cursor()
         seconds = timed(lambda: cursor.execute(OPTIMIZE).fetchall())
         after = self._paths()

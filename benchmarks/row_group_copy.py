@@ -138,13 +138,11 @@ def ratios(home: Path, rounds: int) -> list[dict[str, Any]]:
             if name == "decoded" and number > 1:
                 continue  # long, and steady enough
             metrics: dict[str, float] = {}
-            seconds[name].append(
-                timed(
-                    lambda found=metrics, given=parameters: found.update(
-                        compact(home, "wide", target_file_size_mb=512, **given)
-                    )
-                )
-            )
+
+            def once(found: dict[str, float] = metrics, given: dict[str, Any] = parameters) -> None:
+                found.update(compact(home, "wide", target_file_size_mb=512, **given))
+
+            seconds[name].append(timed(once))
             copied = max(copied, metrics.get("row_groups_copied", 0))
             reset(home, base, paths)
     # the first round warms the page cache and the imports

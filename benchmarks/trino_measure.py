@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def figures_of(found: Lake, count: int, sample: int) -> list[dict[str, Any]]:
-    with catalog_of(found) as catalog:
+    with closing(catalog_of(found)) as catalog:
         tables = prepare(catalog, count)
     properties = {"name": "lake", "type": "sql", "uri": found.uri, "warehouse": found.warehouse}
     keys = {"engine": "trino", "host": "127.0.0.1", "port": found.trino_port, "trino_catalog": "lake"}
