@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,30 @@ def test_the_oldest_programs_that_can_are_taken(monkeypatch: pytest.MonkeyPatch)
     assert [find_tools(major).major for major in (14, 15, 16, 18)] == [15, 15, 17, 18]
     with pytest.raises(UnsupportedError, match="of version 19 or newer"):
         find_tools(19)
+
+
+def test_programs_that_are_missing_too_old_or_do_not_run_are_told_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(tools, "_embedded", list)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for text, told in (
+        (None, "there is none"),
+        ("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.3'", f"{tmp_path}/pg_dump is version 15"),
+        ("#!/no/such/loader\n", "there is none"),
+    ):
+        for name in ("pg_dump", "pg_restore", "psql"):
+            if text is not None:
+                (tmp_path / name).write_text(text)
+                (tmp_path / name).chmod(0o755)
+        with pytest.raises(UnsupportedError, match=re.escape(told)) as refused:
+            find_tools(17)
+        assert "postgresql-client-17" in (refused.value.hint or "")
+    (tmp_path / "pg_restore").unlink()
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 17.1'")
+    with pytest.raises(UnsupportedError, match="there is none"):
+        find_tools(17)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(pg: Pg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

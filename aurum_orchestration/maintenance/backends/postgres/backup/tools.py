@@ -31,6 +31,7 @@ from aurum_orchestration.maintenance.interfaces import RunContext
 LOOK_EVERY = 0.2
 """Seconds between two looks at a program that runs."""
 
+_PROGRAMS = ("pg_dump", "pg_restore", "psql")
 _DEBIAN = Path("/usr/lib/postgresql")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _TOLD_LINES = 4
@@ -86,11 +87,14 @@ def _installed() -> Iterator[Tools]:
     folders += [one / "bin" for one in _DEBIAN.glob("*")]
     folders += _embedded()
     for folder in folders:
-        if not (folder / "pg_dump").exists():
+        if not all((folder / name).exists() for name in _PROGRAMS):
             continue
-        asked = subprocess.run(  # noqa: S603 - one of PostgreSQL's programs
-            [folder / "pg_dump", "--version"], capture_output=True, text=True, check=False
-        )
+        try:
+            asked = subprocess.run(  # noqa: S603 - one of PostgreSQL's programs
+                [folder / "pg_dump", "--version"], capture_output=True, text=True, check=False
+            )
+        except OSError:  # not for this machine, or not to be run by this user
+            continue
         version = _VERSION.search(asked.stdout)
         if version:
             yield Tools(folder, int(version[1]))
