@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import date
 
 import psycopg
 import pytest
 
 from aurum_orchestration.errors import LockTimeoutError
 from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.postgres.partitions import partitions
 from aurum_orchestration.maintenance.interfaces import MaintenanceResult
 from aurum_orchestration.maintenance.operations.partition_evolution import PartitionEvolutionParameters
 from aurum_orchestration_tests.integration.postgres.support import Pg, a_run, carry_out, opened, steps_of
@@ -37,6 +39,17 @@ def months_ahead(pg: Pg) -> int:
         "FROM (SELECT now() AT TIME ZONE 'Europe/Berlin') one(n)"
     )[0]
     return int((year - 2025) * 12 + month - 10)
+
+
+def test_ranges_are_read_whatever_the_style_of_the_databases_dates(empty: Pg) -> None:
+    empty.script(
+        "CREATE TABLE days (day date) PARTITION BY RANGE (day);"
+        "CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-02') TO ('2026-02-03');"
+        f"ALTER DATABASE {empty.name} SET datestyle = 'German, DMY'"
+    )
+    with opened(empty.backend()) as backend, backend.sessions.look() as session:
+        (one,) = partitions(session, session.value("SELECT 'days'::regclass::oid::bigint"), "date")
+    assert (one.lower, one.upper) == (date(2026, 1, 2), date(2026, 2, 3))
 
 
 def test_months_of_a_zone_are_made_ahead(empty: Pg) -> None:

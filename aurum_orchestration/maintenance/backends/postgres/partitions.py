@@ -118,7 +118,6 @@ def partition_key(session: Session, oid: int) -> PartitionKey | None:
 
 def partitions(session: Session, oid: int, base: str | None) -> list[Partition]:
     """The partitions of a table in the order of their ranges, the default one last. ``base``: type of the key."""
-    session.set(datestyle="ISO, YMD")
     query = sql.SQL(_PARTITIONS).format(pending=sql.SQL("i.inhdetachpending"))
     found = []
     for row in session.rows(query, (oid,)):
