@@ -135,6 +135,53 @@ async def test_the_last_ones_stay_where_trino_would_take_them(lake: Shared) -> N
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("kind", "layout", "unit"),
+    [
+        ("date", "month(at)", "%Y-%m"),
+        ("timestamp(6)", "hour(at)", "%F %H"),
+        ("timestamp(6)", "truncate(hub, 2)', 'day(at)", "%F"),
+        ("timestamp(6) with time zone", "bucket(id, 4)', 'day(at)", "%F"),
+        ("timestamp(6) with time zone", "year(at)", "%Y"),
+        ("timestamp(6) with time zone", "bucket(id, 4)", ""),
+    ],
+)
+async def test_no_row_that_is_younger_or_has_no_time_goes_however_a_table_is_partitioned(
+    kind: str, layout: str, unit: str, lake: Shared
+) -> None:
+    """Rows right before, at and after the cutoff: whole partitions first, then the rest, whose delete files fold in."""
+    now = datetime.now(UTC)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    cutoff = hour - timedelta(days=15)
+    row_days = 15 + (now - hour - timedelta(minutes=30)) / timedelta(days=1)  # half past the hour that counts
+    moments = [cutoff + timedelta(seconds=one) for one in (-400 * 86_400, -40 * 86_400, -86_400, -1, 0, 1)]
+
+    def told(one: datetime) -> str:
+        zone = " UTC" if "zone" in kind else ""
+        return f"DATE '{one:%F}'" if kind == "date" else f"TIMESTAMP '{one:%F %T}{zone}'"
+
+    values = [*map(told, moments), f"CAST(NULL AS {kind})"]
+    lake.sql(f"CREATE TABLE {{t}}.t (id bigint, at {kind}, hub varchar) WITH (partitioning = ARRAY['{layout}'])")
+    lake.sql("INSERT INTO {t}.t VALUES " + ", ".join(f"({id_}, {value}, 'hub')" for id_, value in enumerate(values)))
+    old = [id_ for id_, one in enumerate(moments) if (one.date() < cutoff.date() if kind == "date" else one < cutoff)]
+
+    gone = {id_ for id_ in old if f"{moments[id_]:{unit}}" < f"{cutoff:{unit}}"} if unit else set()
+
+    given = {"time_column": "at", "row_days": row_days, "retention_days": 30}
+    done = await lake.run("retention", **given)
+    assert done.status in {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}, done.problem
+    assert set(lake.ids()) == set(range(len(values))) - gone
+    done = await lake.run("retention", **given, rewrite_files=True)
+    assert done.status in {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}, done.problem
+    left = sorted(set(range(len(values))) - set(old))
+    assert lake.ids() == left
+    folded = await lake.run("compaction", max_deleted_ratio=0.01)
+    assert folded.status in {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}, folded.problem
+    assert lake.sql('SELECT count(*) FROM {t}."t$files" WHERE content <> 0') == [(0,)]
+    assert lake.ids() == left
+
+
+@pytest.mark.thorough
 async def test_rows_among_others_go_when_asked_for_and_come_back(lake: Shared) -> None:
     lake.make("t", days(60, 0, None), days(50, 1, first=3))
     left = await lake.run("retention", time_column="day", row_days=15)
