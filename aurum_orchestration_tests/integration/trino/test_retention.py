@@ -167,7 +167,7 @@ async def test_no_row_that_is_younger_or_has_no_time_goes_however_a_table_is_par
 
     gone = {id_ for id_ in old if f"{moments[id_]:{unit}}" < f"{cutoff:{unit}}"} if unit else set()
 
-    given = {"time_column": "at", "row_days": row_days, "retention_days": 30}
+    given: dict[str, Any] = {"time_column": "at", "row_days": row_days, "retention_days": 30}
     done = await lake.run("retention", **given)
     assert done.status in {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}, done.problem
     assert set(lake.ids()) == set(range(len(values))) - gone
