@@ -166,7 +166,7 @@ def at_once(dsn: str) -> int:
 
 
 def under_load(dsn: str, rows: int, rate: int, idle: float, *, batches: bool) -> dict[str, float]:
-    """Make the table, load it, wait, delete, and say how the load fared before and during it."""
+    """Make the table, load it, wait, delete, wait, and say how the load fared during it, and before and after it."""
     make(dsn, rows)
     load = Running(dsn, rows, rate)
     try:
@@ -177,12 +177,13 @@ def under_load(dsn: str, rows: int, rate: int, idle: float, *, batches: bool) ->
         deleted = in_batches(dsn) if batches else at_once(dsn)
         end = max(time.time(), start + 1)
         written = wal(dsn) - written
+        time.sleep(idle)
     finally:
         seen = load.stop()
     return {
         "deleted": deleted,
         "seconds": end - start,
-        "idle_p99": seen.p99(quiet, start),
+        "idle_p99": (seen.p99(quiet, start) + seen.p99(end, end + idle)) / 2,
         "p99": seen.p99(start, end),
         "throughput": seen.per_second(start, end) / max(seen.per_second(quiet, start), 1e-9),
         "wal": written,
@@ -193,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000, help="rows of the table; a quarter is deleted")
     parser.add_argument("--rate", type=int, default=150, help="transactions per second of the load")
-    parser.add_argument("--idle", type=float, default=30, help="seconds for the load's latency without us")
+    parser.add_argument("--idle", type=float, default=30, help="seconds for the load's latency before and after us")
     parser.add_argument("--dsn", help="a database to use instead of a server of its own")
     given = parser.parse_args()
     if given.dsn:

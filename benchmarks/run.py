@@ -36,6 +36,7 @@ BENCHMARKS = [
     "code_location",
     "postgres_measure",
     "postgres_overhead",
+    "postgres_retention",
 ]
 TRINO = ["trino_compaction", "trino_overhead", "trino_measure"]
 """``make bench-trino``. They leave with :data:`NO_TRINO` and a sentence where there is none."""
