@@ -36,7 +36,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     shown = names if len(names) <= 20 else names[:12]
-    more = f" and {len(names) - 12} more" if shown is not names else ""
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     return f"Known: {', '.join(shown)}{more}." if names else "None is known."
 
 

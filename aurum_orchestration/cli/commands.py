@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from aurum_orchestration import garbage
 from aurum_orchestration.cli.activity import Activity
 from aurum_orchestration.cli.output import (
     print_json,
@@ -45,7 +44,7 @@ _BAD_ENDS = {MaintenanceStatus.FAILED, MaintenanceStatus.CANCELLED}
 def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -> None:
     """``aurum status``."""
     activity = Activity(stderr_console(), "Measuring tables")
-    with _nothing_is_garbage():
+    with garbage.not_looked_for():
         examined = session.call(lambda service: service.health(tables, operations or None), activity)
         if session.json:
             print_rows([TableStatus.fields_of(*one) for one in examined])
@@ -55,17 +54,6 @@ def status(session: Session, tables: Sequence[str], operations: Sequence[str]) -
             print_text(console, render_status(found, unicode=speaks_unicode(console)))
     if any(health.problem for health, _, _ in examined):
         raise typer.Exit(FAILED)
-
-
-@contextlib.contextmanager
-def _nothing_is_garbage() -> Iterator[None]:
-    """For a command that keeps what it makes until it ends: no search for garbage, among ten thousand tables."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def explain(session: Session, table: str) -> None:
