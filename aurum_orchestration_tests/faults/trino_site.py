@@ -105,21 +105,22 @@ def told(result: MaintenanceResult, kind: str, *, transient: bool) -> ProblemDet
 def commits_held_back(lake: Shared) -> Iterator[Callable[[], None]]:
     """PostgreSQL lets nobody commit to the table until the end; gives what waits until somebody wants to."""
     lock = sqlalchemy.text("SELECT 1 FROM iceberg_tables WHERE table_namespace = :ns FOR UPDATE")
-    waiting = sqlalchemy.text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%iceberg_tables%'"
-    )
-
-    def until_one_waits() -> None:
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            with lake.catalog.engine.connect() as asking:
-                if asking.execute(waiting).scalar():
-                    return
-            time.sleep(0.1)
-        raise AssertionError("nobody came to a commit")
+    # for this lock: another worker's test may hold back commits to a table of its own
+    waiting = sqlalchemy.text("SELECT count(*) FROM pg_stat_activity WHERE :ours = ANY (pg_blocking_pids(pid))")
 
     with lake.catalog.engine.connect() as connection:
         connection.execute(lock, {"ns": lake.namespace})
+        ours = connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()"))
+
+        def until_one_waits() -> None:
+            until = time.monotonic() + 120
+            while time.monotonic() < until:
+                with lake.catalog.engine.connect() as asking:
+                    if asking.scalar(waiting, {"ours": ours}):
+                        return
+                time.sleep(0.1)
+            raise AssertionError("nobody came to a commit")
+
         try:
             yield until_one_waits
         finally:
