@@ -27,7 +27,7 @@ class Line:
     """Where it answers, and what happens to connections. ``cut`` counts for the next command only."""
 
     port: int = 0
-    command: bytes = b"COMMIT"
+    command: bytes = b"COMMIT\0"
     cut: Cut | None = None
     down: bool = False
     delay: float = 0.0

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,13 +36,14 @@ def be_patient_only_so_long(engine: Engine, name: str, properties: Mapping[str, 
     if engine.driver not in _DRIVERS:
         return
     seconds = float(properties.get(TIMEOUT) or _DEFAULT_TIMEOUT)
+    watch = _Watch(seconds)
 
     def connecting(_dialect: Any, _record: Any, _arguments: Any, named: dict[str, Any]) -> None:
         named.setdefault("connect_timeout", max(2, min(_CONNECTING, math.ceil(seconds))))
 
     def begins(connection: Any, record: Any, *_: Any) -> None:
         ends(connection, record)
-        record.info[_KEY] = _Conversation(connection, seconds)
+        record.info[_KEY] = watch.begin(connection)
 
     def ends(_connection: Any, record: Any, *_: Any) -> None:
         conversation = record.info.pop(_KEY, None)
@@ -71,26 +73,64 @@ def be_patient_only_so_long(engine: Engine, name: str, properties: Mapping[str, 
 
 
 class _Conversation:
-    """A connection in use: cut off when its time is up, from a thread of its own, since the driver waits for ever."""
+    """A connection in use, until a moment of the monotonic clock."""
 
-    def __init__(self, connection: Any, seconds: float) -> None:
+    def __init__(self, connection: Any, until: float) -> None:
+        self.until = until
         self.cut = False
         self._connection = connection
         self._guard = threading.Lock()
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
-        self._timer.start()
+
+    @property
+    def over(self) -> bool:
+        """The connection is given back or gone, or was cut off."""
+        return self.cut or self._connection is None
 
     def end(self) -> None:
         """The connection is given back or gone: its socket may soon be another's."""
-        self._timer.cancel()
         with self._guard:
             self._connection = None
 
-    def _cut(self) -> None:
+    def cut_off(self) -> None:
+        """Break the connection, whoever waits for it."""
         with self._guard:
             if self._connection is None:
                 return
             self.cut = True
             with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
+
+
+class _Watch:
+    """Cuts off the conversations whose time is up, from a thread of its own, since the driver waits for ever.
+
+    One thread for all of an engine, there while any is going on: starting one for each takes longer than most of them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._going_on: list[_Conversation] = []
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, connection: Any) -> _Conversation:
+        """A conversation that is watched until it ends."""
+        conversation = _Conversation(connection, time.monotonic() + self._seconds)
+        with self._guard:
+            self._going_on.append(conversation)
+            if self._thread is None or not self._thread.is_alive():  # it is not in a forked process
+                self._thread = threading.Thread(target=self._look, name="catalog-patience", daemon=True)
+                self._thread.start()
+        return conversation
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._seconds / 10))
+            with self._guard:
+                self._going_on = [one for one in self._going_on if not one.over]
+                if not self._going_on:
+                    self._thread = None
+                    return
+                late = [one for one in self._going_on if one.until <= time.monotonic()]
+            for one in late:
+                one.cut_off()
