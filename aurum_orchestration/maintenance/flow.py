@@ -149,7 +149,8 @@ class _Flow:
     def _commit_next(self) -> None:
         unit, verification = self._staged[0]
         self._run.check()
-        self._run.still_mine()
+        if not unit.fenced:
+            self._run.still_mine()
         if unit.verify_first:
             _require(unit, verification, self._tally)
         try:

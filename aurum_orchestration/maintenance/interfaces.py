@@ -261,6 +261,8 @@ class Unit(ABC):
     """
 
     verify_first: bool = True
+    fenced: bool = False
+    """Every change that its commit makes asks for the lease itself, in the last moment; so nobody needs to before."""
 
     def __init__(self, step: PlanStep) -> None:
         self.step = step

@@ -134,6 +134,8 @@ class CompactionExecution:
 class CompactionUnit(Unit):
     """One group: its files are replaced by few, in one ``replace`` snapshot."""
 
+    fenced = True
+
     def __init__(self, step: PlanStep, execution: CompactionExecution, members: Sequence[ManifestEntry]) -> None:
         super().__init__(step)
         self._execution = execution

@@ -93,6 +93,7 @@ class OptimizeUnit(Unit):
     """One scope: committed by Trino, then compared at the snapshots before and after."""
 
     verify_first = False
+    fenced = True
 
     def __init__(self, step: PlanStep, table: TrinoTable, parameters: CompactionParameters, operation: str) -> None:
         super().__init__(step)

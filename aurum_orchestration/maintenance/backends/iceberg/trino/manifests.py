@@ -209,6 +209,7 @@ class _ManifestsUnit(Unit):
     """Up to two calls, compared with the files and rows before; taken back when there are more manifests, or others."""
 
     verify_first = False
+    fenced = True
 
     def __init__(self, step: PlanStep, table: TrinoTable) -> None:
         super().__init__(step)

@@ -206,6 +206,7 @@ class RowsUnit(Unit):
     """One DELETE, compared with what was counted at the snapshot before it; main goes back when it is wrong."""
 
     verify_first = False
+    fenced = True
 
     def __init__(self, step: PlanStep, table: TrinoTable, parameters: RetentionParameters) -> None:
         super().__init__(step)
