@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 EMBEDDED, TRINO, AUTO = "pyiceberg", "trino", "auto"
 ENGINES = (EMBEDDED, TRINO, AUTO)
 
+_MAIN_MOVES = {"rollback_to", "snapshots"}
+"""What is recorded of an operation that only moved main, by both engines alike."""
+
 HANDLERS = {
     "compaction": "aurum_orchestration.maintenance.backends.iceberg.compact.handler",
     "manifests": "aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.handler",
@@ -277,8 +280,11 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         return plan
 
     def plan_undo(self, table: TableId, result: MaintenanceResult) -> MaintenancePlan:
-        """Plan taking an operation back. Raises UndoRefusedError with the reason when nothing can."""
-        if self.engine == TRINO or (self.engine == AUTO and (result.undo_data or {}).get("engine") == TRINO):
+        """Plan taking an operation back, by the engine that did it: the backend may have another one by now.
+
+        Raises UndoRefusedError with the reason when nothing can.
+        """
+        if self._undone_by_trino(result):
             return self.trino.plan_undo(table, result)
         operation = str(result.config.operation_type)
         handler = handler_of(operation)
@@ -286,6 +292,29 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
             raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
         plan: MaintenancePlan = handler.undo(self._load(table), result)
         return plan
+
+    def _undone_by_trino(self, result: MaintenanceResult) -> bool:
+        """Whether Trino takes it back. Raises UndoRefusedError where the engine that has to is not there."""
+        data = result.undo_data or {}
+        by_trino = data.get("engine") == TRINO
+        if by_trino and self.engine != EMBEDDED:
+            return True
+        if data.keys() - {"engine"} == _MAIN_MOVES:  # either engine does
+            return self.engine == TRINO
+        if by_trino:
+            raise UndoRefusedError(
+                f"{result.config.operation_type} was done through Trino, which has to take it back",
+                hint="Set the backend's engine to trino, or to auto, for this undo.",
+            )
+        aside = not data and result.config.operation_type == OperationType.VACUUM  # files that were set aside tell
+        if not data and not (aside and self._has_catalog):
+            return self.engine == TRINO
+        if self._only_trino:
+            raise UndoRefusedError(
+                f"{result.config.operation_type} was done by the embedded engine, which has to take it back",
+                hint="Give the backend its `catalog`, for this undo.",
+            )
+        return False
 
     def open(self, plan: MaintenancePlan, run: RunContext) -> PlanExecution:
         """The steps of a plan, on the table as it is now. They commit only while the run holds its lease."""
