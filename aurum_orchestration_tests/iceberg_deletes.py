@@ -46,10 +46,12 @@ def add_position_deletes(
     *,
     file_scoped: bool = False,
     file_format: FileFormat = FileFormat.PARQUET,
+    **options: Any,
 ) -> list[str]:
     """Delete rows by data file path and position, a delete file per partition. Their paths; the table is refreshed.
 
-    With ``file_scoped`` a delete file per data file, whose bounds say so. ``file_format`` is what they claim to be.
+    With ``file_scoped`` a delete file per data file, whose bounds say so. ``file_format`` is what they claim to be,
+    ``options`` are PyArrow's for writing the others.
     """
     if file_scoped:
         files = {file.file_path: file for file in live_data_files(table)}
@@ -61,7 +63,8 @@ def add_position_deletes(
     for path in positions:
         groups[(live[path].spec_id, live[path].partition)].append(path)
     added = [
-        _position_deletes(table, live[paths[0]], {path: positions[path] for path in paths}) for paths in groups.values()
+        _position_deletes(table, live[paths[0]], {path: positions[path] for path in paths}, **options)
+        for paths in groups.values()
     ]
     for file in added:
         file._data[2] = file_format
@@ -69,14 +72,14 @@ def add_position_deletes(
 
 
 def _position_deletes(
-    table: Table, like: DataFile, positions: Mapping[str, Sequence[int]], bounds: bytes | None = None
+    table: Table, like: DataFile, positions: Mapping[str, Sequence[int]], bounds: bytes | None = None, **options: Any
 ) -> DataFile:
     rows = [(path, position) for path in sorted(positions) for position in sorted(positions[path])]
     content = pa.table(
         {"file_path": [path for path, _ in rows], "pos": [position for _, position in rows]},
         schema=POSITION_DELETE_SCHEMA,
     )
-    file = _delete_file(table, content, DataFileContent.POSITION_DELETES, like.spec_id, like.partition, None)
+    file = _delete_file(table, content, DataFileContent.POSITION_DELETES, like.spec_id, like.partition, None, **options)
     if bounds is not None:
         file.lower_bounds[2147483546] = file.upper_bounds[2147483546] = bounds
     return file
@@ -125,10 +128,11 @@ def _delete_file(
     spec_id: int,
     partition: Record,
     equality_ids: list[int] | None,
+    **options: Any,
 ) -> DataFile:
     path = f"{table.location()}/data/{uuid.uuid4()}-deletes.parquet"
     with table.io.new_output(path).create() as stream:
-        pq.write_table(content, stream)
+        pq.write_table(content, stream, **options)
     fields: dict[str, Any] = {
         "content": kind,
         "file_path": path,

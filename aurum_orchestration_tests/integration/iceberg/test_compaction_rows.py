@@ -356,3 +356,20 @@ def test_files_that_cannot_be_read_for_sure_are_refused_and_nothing_is_left(
         compact(table)
     assert stored_files(table) == before
     assert catalog.load_table("ns.t").metadata.current_snapshot_id == snapshot
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+@pytest.mark.parametrize("how", [{}, {"strategy": "sort", "sort_columns": "id desc"}])
+def test_texts_that_cannot_be_read_as_a_dictionary(catalog: SqlCatalog, how: dict[str, Any], encoding: str) -> None:
+    """As newer versions of Trino write them, beside files whose texts repeat and are kept encoded."""
+    table = make_table(catalog, fields(id=LongType(), word=StringType(), place=StringType()))
+
+    def rows(first: int) -> dict[str, Any]:
+        ids = range(first, first + 2_000)
+        return {"id": ids, "word": [f"word-{id_ % 5}" for id_ in ids], "place": [f"at-{id_ % 3}" for id_ in ids]}
+
+    append(table, rows(0), rows(2_000))
+    append(table, rows(4_000), use_dictionary=["place"], column_encoding={"word": encoding})
+    before = judge(table)
+    assert compact(table, **how).metrics["files_added"] == 1
+    assert judge(table) == before

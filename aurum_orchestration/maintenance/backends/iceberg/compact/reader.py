@@ -25,6 +25,8 @@ from aurum_orchestration.maintenance.backends.iceberg.compact.name_mapping impor
 _BATCH_ROWS = 131_072
 _DICTIONARY_SHARE = 0.8
 _FEW_VALUES = 1_000
+_PLAIN_ONLY = frozenset({"DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"})
+"""Encodings that PyArrow does not decode into a dictionary (not yet implemented)."""
 
 
 class GroupReader:
@@ -116,18 +118,42 @@ def _decoded_bytes(metadata: pq.FileMetaData, groups: Sequence[int]) -> tuple[in
 
 
 def open_parquet(io: FileIO, location: str, dictionaries: Sequence[str]) -> pq.ParquetFile:
-    """The file, opened; the columns in ``dictionaries`` are read dictionary-encoded.
+    """The file, opened; the columns in ``dictionaries`` are read dictionary-encoded, where PyArrow can do so.
 
     Raises CorruptTableError when it is missing or no Parquet file, BackendUnavailableError when the
     storage does not answer.
     """
     with reading(location):
-        return pq.ParquetFile(
-            io.new_input(location).open(),
-            read_dictionary=list(dictionaries),
-            pre_buffer=False,
-            coerce_int96_timestamp_unit="us",
-        )
+        file = _opened(io, location, dictionaries)
+        if dictionaries and (plain := _never_encoded(file.metadata, dictionaries)):
+            metadata = file.metadata
+            file.close(force=True)
+            file = _opened(io, location, [name for name in dictionaries if name not in plain], metadata)
+        return file
+
+
+def _opened(
+    io: FileIO, location: str, dictionaries: Sequence[str], metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        io.new_input(location).open(),
+        metadata=metadata,
+        read_dictionary=list(dictionaries),
+        pre_buffer=False,
+        coerce_int96_timestamp_unit="us",
+    )
+
+
+def _never_encoded(metadata: pq.FileMetaData, names: Sequence[str]) -> set[str]:
+    """Those of the columns with pages that PyArrow decodes to plain values only, as Trino 483 writes them."""
+    at = [index for index in range(metadata.num_columns) if metadata.schema.column(index).path in names]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return {
+        column.path_in_schema
+        for group in groups
+        for column in map(group.column, at)
+        if not _PLAIN_ONLY.isdisjoint(column.encodings)
+    }
 
 
 _OF_A_STORE = re.compile(r"AWS Error|google::cloud|Azure|curlCode")
