@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import typer.main
+
 from aurum_orchestration.cli.main import main
 
 SCRIPT = Path(sys.executable).with_name("aurum")
 """The command as installed."""
+
+_commands_of = functools.cache(typer.main.get_command)
+"""Typer makes all commands anew for each call, a process of a user's does so once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ def aurum(*arguments: str, **environment: str) -> Outcome:
         with (
             patch.dict(os.environ, environment),
             patch.object(sys, "argv", ["aurum", *arguments]),
+            patch.object(typer.main, "get_command", _commands_of),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

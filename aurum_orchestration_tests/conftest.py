@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -42,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.skip(reason=NOT_THOROUGH))
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay until the end: whoever looks for garbage need not look through them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ nine events and a process start; this way it costs its observation.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import dagster as dg
@@ -116,7 +116,7 @@ def _job(
         name=name,
         description=description,
         out=dg.Out(dg.Nothing),
-        config_schema=form.to_config_schema().as_field(),
+        config_schema=_schema(form),
         required_resource_keys={SERVICE},
         pool=pool,
     )(carry_out)
@@ -124,6 +124,12 @@ def _job(
     return graph.to_job(
         name=name, description=description, executor_def=dg.in_process_executor, tags={OPERATION_TAG: name}
     )
+
+
+@cache
+def _schema(form: type[dg.Config]) -> dg.Field:
+    """What Dagster makes of a form: most of what it takes to make a job, and the same for every fleet."""
+    return form.to_config_schema().as_field()
 
 
 def _carry_out(context: dg.OpExecutionContext, request: OperationRequest) -> Events:
