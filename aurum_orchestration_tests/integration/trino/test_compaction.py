@@ -17,16 +17,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 import sqlalchemy
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
-from pyiceberg.transforms import IdentityTransform
+from pyiceberg.transforms import BucketTransform, IdentityTransform
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
@@ -59,7 +59,7 @@ from aurum_orchestration.maintenance.metrics import METRICS
 from aurum_orchestration.maintenance.operations.compaction import CompactionParameters
 from aurum_orchestration.maintenance.stopping import StopSignal
 from aurum_orchestration_tests.iceberg_deletes import live_data_files
-from aurum_orchestration_tests.integration.iceberg.support import spec_of
+from aurum_orchestration_tests.integration.iceberg.support import spec_of, typed
 from aurum_orchestration_tests.integration.postgres.support import opened as backend_opened
 from aurum_orchestration_tests.integration.trino.upkeep import Shared, shared
 from aurum_orchestration_tests.servers.breaking_proxy import How, breaking_proxy, hangs_up, loses_the_answer
@@ -170,7 +170,7 @@ def test_what_is_sent_and_looked_up_besides_the_rewrite(lake: Shared, monkeypatc
     sent: list[str] = []
     told: list[tuple[str | None, str]] = []
     loads: list[str] = []
-    once, load = TrinoClient._once, SqlCatalog.load_table
+    once = TrinoClient._once
 
     def sending(
         self: TrinoClient, sql: str, run: RunContext | None, operation: str, *given: Any, **more: Any
@@ -179,14 +179,16 @@ def test_what_is_sent_and_looked_up_besides_the_rewrite(lake: Shared, monkeypatc
         told.append((run.operation_id if run is not None else None, operation))
         return once(self, sql, run, operation, *given, **more)
 
-    def loading(self: SqlCatalog, identifier: Any) -> Table:
+    def loading(self: Catalog, identifier: Any) -> Table:
         loads.append(str(identifier))
         return load(self, identifier)
 
     with backend_opened(IcebergMaintenanceBackend(lake.config(), name="lake")) as backend:
         assert backend.trino.capabilities.version
+        opened_as = type(backend.catalog)
+        load = opened_as.load_table
         monkeypatch.setattr(TrinoClient, "_once", sending)
-        monkeypatch.setattr(SqlCatalog, "load_table", loading)
+        monkeypatch.setattr(opened_as, "load_table", loading)
         plan, run, tally = backend.plan(table_id, "compaction", MANY), RunContext("an-operation"), Tally()
         run_units(backend.open(plan, run), run, tally, StopSignal(), lambda: None)
     [verified] = tally.verifications
@@ -422,6 +424,63 @@ def test_refusals_and_filters_leave_everything_as_it_is(lake: Shared) -> None:
 
 
 @pytest.mark.thorough
+def by_day_and_bucket(buckets: int) -> dict[str, Any]:
+    return {"spec": spec_of((2, IdentityTransform(), "day"), (1, BucketTransform(buckets), "id_bucket"))}
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_the_plan_tells_of_partitions_that_trino_cannot_leave_out(lake: Shared, *, embedded: bool) -> None:
+    """Of each day one bucket has many files; the others have a few, which the same statement rewrites."""
+    few = [file(1, FIRST, 20) + file(1, SECOND, 20) for _ in range(2)]
+    lake.make("t", *few, *(file(1, day, 1) for day in (FIRST, SECOND) for _ in range(4)), **by_day_and_bucket(4))
+    table = opened(lake, embedded=embedded)
+    before = lake.ids()
+    with pytest.raises(UnsupportedError, match="cannot name these partitions alone"):
+        planned(table, min_input_files=5, partition_filter=f"day = '{FIRST}' and id = 1")
+    plan = planned(table, min_input_files=5, partition_filter=f"day = '{FIRST}'")
+    [step] = plan.steps
+    files = int(lake.sql(f"SELECT count(*) FROM {{t}}.\"t$files\" WHERE partition.day = DATE '{FIRST}'")[0][0])
+    assert step.detail["files_at_most"] == files > 6
+    tally = carry_out(plan, table)
+    assert tally.metrics["files_rewritten"] == files
+    assert tally.metrics["bytes_rewritten"] == step.detail["bytes"]
+    assert tally.metrics["files_added"] == step.detail["files_out"] == 4
+    assert lake.ids() == before
+
+
+def test_the_plan_of_a_table_of_several_specs_tells_of_all_that_is_rewritten(lake: Shared) -> None:
+    """One partition has many files; Trino takes no condition, and rewrites single files of the others, too."""
+    made = lake.make("t", file(0, FIRST), file(3, SECOND), **BY_DAY)
+    with made.update_spec() as update:
+        update.add_field("hub", IdentityTransform(), "hub")
+    for number in range(5):
+        made.append(typed(made, file(10 * number, FIRST, 1)))
+    made.append(typed(made, file(90, SECOND, 1)))
+    before = lake.ids()
+    plan = planned(opened(lake), min_input_files=5)
+    [step] = plan.steps
+    assert step.detail["files_at_most"] == 8
+    tally = carry_out(plan, opened(lake))
+    assert tally.metrics["files_rewritten"] == 8
+    assert tally.metrics["bytes_rewritten"] == step.detail["bytes"]
+    assert lake.ids() == before
+
+
+@pytest.mark.thorough
+def test_partitions_that_go_along_count_against_the_writers_that_may_be_open(lake: Shared) -> None:
+    """Of 40 days one bucket of 16 has many files: 40 partitions to name, 640 to write, of which a writer holds 100."""
+    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(40)]
+    everywhere = [row for day in days for row in file(1, day, 150)]
+    one = [row for day in days for row in file(1, day, 1)]
+    lake.make("t", everywhere, everywhere, one, one, one, **by_day_and_bucket(16))
+    plan = planned(opened(lake), min_input_files=5)
+    assert all(len(step.detail["partitions"]) <= 100 for step in plan.steps)
+    before = lake.ids()
+    tally = carry_out(plan, opened(lake))
+    assert tally.metrics["files_added"] == 640
+    assert lake.ids() == before
+
+
 def test_the_tables_own_order_and_names_to_be_quoted(lake: Shared) -> None:
     name = 'we"ird na.me'
     quoted = name.replace('"', '""')

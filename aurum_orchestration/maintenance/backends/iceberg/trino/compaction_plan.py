@@ -57,7 +57,7 @@ def plan_compaction(table: TrinoTable, table_id: TableId, parameters: Compaction
     threshold = threshold_of(
         parameters, rewrite_all=parameters.rewrite_all or (mixed and parameters.old_specs == "all")
     )
-    steps = _steps(table, layout, chosen, everything, parameters, threshold=threshold) if chosen else []
+    steps = _steps(table, layout, chosen, offered, everything, parameters, threshold=threshold) if chosen else []
     return MaintenancePlan(
         table=str(table_id),
         backend=table_id.backend,
@@ -128,61 +128,69 @@ def explains(table: TrinoTable, sql: str) -> bool:
     return True
 
 
-def _steps(
+def _steps(  # noqa: PLR0917 - the partitions, and which of them
     table: TrinoTable,
     layout: Layout,
     chosen: Sequence[Partition],
+    offered: Sequence[Partition],
     everything: Sequence[Partition],
     parameters: CompactionParameters,
     *,
     threshold: str,
 ) -> list[PlanStep]:
-    values = [told for one in chosen if (told := one.by_field(layout)) is not None]
-    found = len(values) == len(chosen) and scopes(
-        layout,
-        dict(table.columns(table.embedded)) if layout.fields else {},
-        values,
-        [one.bytes for one in chosen],
-        most_bytes=parameters.max_group_size_mb * MIB,
-        most=int(table.capabilities.session.get("max_partitions_per_writer", 100)),
-    )
-    one_spec = len({one.spec_id for one in everything}) == 1
-    whole = Scope("", (), tuple(range(len(chosen))))
-    if not found or not one_spec or not explains(table, statement(table, threshold, found[0].where)):
-        if parameters.partition_filter is not None:
+    """A step for each statement, with all that it rewrites: also what Trino cannot name the chosen ones without."""
+    every, mixed = threshold == EVERY_FILE, len({one.spec_id for one in everything}) > 1
+    taken = [(one, *one.rewritten(every=every, single=mixed)) for one in everything]
+    reached = [one for one in taken if one[1] or one[0].deletes]
+    wanted, values = _by_field(chosen, layout), _by_field([one for one, *_ in reached], layout)
+    found = None
+    if not mixed and wanted is not None and values is not None:
+        found = scopes(
+            layout,
+            dict(table.columns(table.embedded)) if layout.fields else {},
+            wanted,
+            values,
+            [size for *_, size in reached],
+            most_bytes=parameters.max_group_size_mb * MIB,
+            most=int(table.capabilities.session.get("max_partitions_per_writer", 100)),
+        )
+    nameable = found and explains(table, statement(table, threshold, found[0].where))
+    scoped = found if found and nameable else [Scope("", (), tuple(range(len(reached))))]
+    if parameters.partition_filter is not None:
+        asked = {id(one) for one in offered}
+        if not nameable or any(id(reached[member][0]) not in asked for one in scoped for member in one.members):
             raise UnsupportedError(
-                "partition_filter: Trino cannot name these partitions, by bucket or truncate fields, or by a spec that "
-                "has changed",
+                "partition_filter: Trino cannot name these partitions alone, by bucket or truncate fields, or by a "
+                "spec that has changed",
                 hint="The embedded engine can: engine: pyiceberg.",
             )
-        found = [whole]
+    if not nameable:
         explains(table, statement(table, threshold, ""))
     return [
-        _step(
-            number,
-            scope,
-            [chosen[member] for member in scope.members],
-            parameters,
-            threshold=threshold,
-        )
-        for number, scope in enumerate(found, 1)
+        _step(number, scope, [reached[member] for member in scope.members], parameters, threshold=threshold)
+        for number, scope in enumerate(scoped, 1)
     ]
+
+
+def _by_field(partitions: Sequence[Partition], layout: Layout) -> list[tuple[Any, ...]] | None:
+    """The values of the current spec's fields; None when they cannot be told for one of the partitions."""
+    found = [told for one in partitions if (told := one.by_field(layout)) is not None]
+    return found if len(found) == len(partitions) else None
 
 
 def _step(
     number: int,
     scope: Scope,
-    members: Sequence[Partition],
+    taken: Sequence[tuple[Partition, int, int]],
     parameters: CompactionParameters,
     *,
     threshold: str,
 ) -> PlanStep:
+    """``taken``: partitions, each with the files and bytes of it that are rewritten."""
     target = parameters.target_file_size_mb * MIB
-    every = threshold == EVERY_FILE
-    # which files a delete applies to is known to Trino alone
-    bytes_in = sum(one.bytes if every or one.deletes else one.small_bytes for one in members)
-    files = sum(one.files if every or one.deletes else len(one.small) for one in members)
-    out = sum(files_out(one.bytes if every or one.deletes else one.small_bytes, target) for one in members)
+    members = [one for one, *_ in taken]
+    bytes_in, files = sum(size for *_, size in taken), sum(some for _, some, _ in taken)
+    out = sum(files_out(size, target) for *_, size in taken)
     where = (
         f" of {members[0].text}" if len(members) == 1 and members[0].text else f" of {count(len(members), 'partition')}"
     )

@@ -124,34 +124,47 @@ def where_of(fixed: str, parts: Sequence[str]) -> str:
 def scopes(
     layout: Layout,
     columns: Mapping[str, str],
+    wanted: Sequence[Sequence[Any]],
     partitions: Sequence[Sequence[Any]],
     sizes: Sequence[int],
     *,
     most_bytes: int,
     most: int = 100,
 ) -> list[Scope] | None:
-    """Scopes that together name partitions, at most about ``most_bytes`` each; None without a way.
+    """Scopes that together name the wanted partitions, at most about ``most_bytes`` each; None without a way.
 
     Trino takes one set of values per column and their combinations, so a scope varies the column with most values.
-    Fields that no condition can name (buckets, say) are left out: a scope has all partitions that only differ there.
+    Fields that no condition can name (buckets, say) are left out: a scope's members are all partitions that only differ
+    there, wanted or not.
     """
-    named: list[list[str]] = []
-    for number, field in enumerate(layout.fields):
-        kind = columns.get(field.column)
-        texts = [condition(field, kind, values[number]) if kind else None for values in partitions]
-        if texts and all(texts):
-            named.append([str(text) for text in texts])
-    if not named:
+    fields = [
+        number
+        for number in range(len(layout.fields))
+        if wanted and all(_condition(layout, columns, number, values) for values in wanted)
+    ]
+    if not fields:
         return None
-    varied = max(range(len(named)), key=lambda index: len(set(named[index])))
+
+    def told(values: Sequence[Any]) -> tuple[str, ...]:
+        return tuple(_condition(layout, columns, number, values) or "" for number in fields)
+
+    asked = {told(values) for values in wanted}
+    named = {member: texts for member, values in enumerate(partitions) if (texts := told(values)) in asked}
+    varied = max(range(len(fields)), key=lambda index: len({texts[index] for texts in named.values()}))
     groups: dict[str, dict[str, list[int]]] = {}
-    for member in range(len(partitions)):
-        fixed = " AND ".join(texts[member] for index, texts in enumerate(named) if index != varied)
-        groups.setdefault(fixed, {}).setdefault(named[varied][member], []).append(member)
+    for member, texts in named.items():
+        fixed = " AND ".join(text for index, text in enumerate(texts) if index != varied)
+        groups.setdefault(fixed, {}).setdefault(texts[varied], []).append(member)
     found: list[Scope] = []
     for fixed, parts in groups.items():
         found += _chunks(fixed, parts, sizes, most_bytes, most)
     return found
+
+
+def _condition(layout: Layout, columns: Mapping[str, str], number: int, values: Sequence[Any]) -> str | None:
+    field = layout.fields[number]
+    kind = columns.get(field.column)
+    return condition(field, kind, values[number]) if kind else None
 
 
 def _chunks(

@@ -48,6 +48,15 @@ class Partition:
             return tuple(named[name] for name in wanted)
         return self.values if len(self.values) == len(layout.fields) else None
 
+    def rewritten(self, *, every: bool, single: bool) -> tuple[int, int]:
+        """How many files of how many bytes an optimize of this partition rewrites at most.
+
+        ``every``: whatever their size; ``single``: one that is alone, too, as Trino does in tables of several specs.
+        """
+        # which files a delete applies to is known to Trino alone
+        files, size = (self.files, self.bytes) if every or self.deletes else (len(self.small), self.small_bytes)
+        return (files, size) if files > 1 or self.deletes or single else (0, 0)
+
     def is_wanted(self, parameters: CompactionParameters, all_deletes: int) -> bool:
         """Whether a compaction is worth it: the rules of the embedded engine, by partition instead of by file.
 
