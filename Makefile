@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# tests start hundreds of processes: what they import is compiled once, whatever the machine's default (`make clean` removes it)
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON ?=
 BIN := .venv/bin

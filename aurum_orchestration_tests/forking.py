@@ -15,6 +15,7 @@ SERVER.set_forkserver_preload(
         for module in (
             "faults.steps",
             "faults.writers",
+            "integration.history.workers",
             "integration.postgres.test_rule_groups",
             "integration.timescale.test_killed",
             "integration.upkeep.victim",

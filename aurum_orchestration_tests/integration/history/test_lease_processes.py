@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from datetime import timedelta
@@ -10,14 +9,13 @@ from pathlib import Path
 
 from aurum_orchestration.errors import LeaseHeldError
 from aurum_orchestration.history import History, Lease
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.history import workers
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, wait_until
 
-SPAWN = multiprocessing.get_context("spawn")
-
 
 def test_processes_that_fight_for_one_lease_hold_it_one_after_the_other(url: str, tmp_path: Path) -> None:
-    fighters = [SPAWN.Process(target=workers.fight, args=(url, tmp_path, f"p{number}", 10)) for number in range(3)]
+    fighters = [SERVER.Process(target=workers.fight, args=(url, tmp_path, f"p{number}", 10)) for number in range(3)]
     for fighter in fighters:
         fighter.start()
     for fighter in fighters:
@@ -28,8 +26,8 @@ def test_processes_that_fight_for_one_lease_hold_it_one_after_the_other(url: str
 
 
 def test_the_lease_of_a_killed_holder_expires(url: str) -> None:
-    mine, theirs = SPAWN.Pipe()
-    holder = SPAWN.Process(target=workers.hold, args=(url, theirs))
+    mine, theirs = SERVER.Pipe()
+    holder = SERVER.Process(target=workers.hold, args=(url, theirs))
     holder.start()
     assert mine.poll(60)
     left: Lease = mine.recv()
@@ -59,8 +57,8 @@ def test_the_lease_of_a_killed_holder_expires(url: str) -> None:
 
 
 def test_processes_that_create_the_store_at_once_all_succeed(url: str) -> None:
-    together = SPAWN.Barrier(3)
-    writers = [SPAWN.Process(target=workers.write, args=(url, together, f"w{number}")) for number in range(3)]
+    together = SERVER.Barrier(3)
+    writers = [SERVER.Process(target=workers.write, args=(url, together, f"w{number}")) for number in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:

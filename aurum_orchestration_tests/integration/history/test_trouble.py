@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 import traceback
@@ -27,6 +26,7 @@ from aurum_orchestration.errors import (
 from aurum_orchestration.history import History
 from aurum_orchestration.history.faults import unavailable
 from aurum_orchestration.local.engines.background import free_port
+from aurum_orchestration_tests.forking import SERVER
 from aurum_orchestration_tests.integration.history import workers
 from aurum_orchestration_tests.integration.history.samples import FLIGHTS, ended
 
@@ -136,11 +136,9 @@ def test_read_only_for_another_user(tmp_path: Path) -> None:
     for folder in list(tmp_path.parents)[:-2]:
         folder.chmod(folder.stat().st_mode | 0o011)
     tmp_path.chmod(0o755)
-    mine, theirs = multiprocessing.Pipe()
+    mine, theirs = SERVER.Pipe()
     urls = [f"sqlite:///{file}" for file in files.values()]
-    child = multiprocessing.get_context("spawn").Process(
-        target=workers.write_as, args=(urls, f"sqlite:///{tmp_path}/warm-up.db", NOBODY, theirs)
-    )
+    child = SERVER.Process(target=workers.write_as, args=(urls, f"sqlite:///{tmp_path}/warm-up.db", NOBODY, theirs))
     child.start()
     child.join(60)
     for file in files.values():
