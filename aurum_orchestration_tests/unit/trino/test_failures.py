@@ -19,6 +19,7 @@ def failed(name: str, kind: str = "EXTERNAL", **more: object) -> TrinoQueryError
         ("PERMISSION_DENIED", "USER_ERROR", errors.AccessDeniedError),
         ("TABLE_NOT_FOUND", "USER_ERROR", errors.TableNotFoundError),
         ("CATALOG_NOT_FOUND", "USER_ERROR", errors.ConfigurationError),
+        ("CATALOG_UNAVAILABLE", "USER_ERROR", errors.ConfigurationError),
         ("EXCEEDED_LOCAL_MEMORY_LIMIT", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),
         ("EXCEEDED_GLOBAL_MEMORY_LIMIT", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),
         ("EXCEEDED_TIME_LIMIT", "INSUFFICIENT_RESOURCES", errors.ResourceLimitError),

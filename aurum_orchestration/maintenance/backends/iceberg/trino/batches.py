@@ -72,9 +72,14 @@ def current_snapshots(
 
 
 def _scanned(plan: Mapping[str, Any]) -> Iterator[str]:
+    """The tables that a plan reads: a tree of nodes, in newer versions one tree for each of its fragments."""
+    if "children" not in plan:
+        for fragment in plan.values():
+            yield from _scanned(fragment)
+        return
     if table := plan.get("descriptor", {}).get("table"):
         yield table
-    for child in plan.get("children", []):
+    for child in plan["children"]:
         yield from _scanned(child)
 
 

@@ -92,6 +92,7 @@ _KINDS: Mapping[str, tuple[type[AurumError], str | None]] = {
     "TABLE_NOT_FOUND": (TableNotFoundError, None),
     "SCHEMA_NOT_FOUND": (TableNotFoundError, None),
     "CATALOG_NOT_FOUND": (ConfigurationError, "Set the backend's trino_catalog to a catalog that SHOW CATALOGS lists."),
+    "CATALOG_UNAVAILABLE": (ConfigurationError, "Trino could not start this catalog: its log says why."),
     "MISSING_CATALOG_NAME": (ConfigurationError, "Set the backend's trino_catalog."),
     "INVALID_SESSION_PROPERTY": (ConfigurationError, "Check the backend's session_properties."),
     "INVALID_CATALOG_PROPERTY": (ConfigurationError, "Check the catalog's configuration in Trino."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
@@ -19,6 +19,7 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import (
+    NEWEST_FORMAT,
     TARGET_PROPERTY,
     ideal,
     manifests_refusal,
@@ -33,12 +34,15 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     refuse_other_table,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.readback import reading_back, wait_until_over
+from aurum_orchestration.maintenance.backends.iceberg.trino.refusals import format_refusal
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
     BY_TRINO,
     plan_rollback,
     rollback_execution,
     take_back,
 )
+from aurum_orchestration.maintenance.backends.iceberg.trino.row_checksum import checksum_of
+from aurum_orchestration.maintenance.backends.iceberg.trino.table import LINEAGE, TrinoTable
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
     MaintenanceResult,
@@ -52,9 +56,6 @@ from aurum_orchestration.maintenance.interfaces import (
 )
 from aurum_orchestration.maintenance.operations.manifests import ManifestsParameters
 from aurum_orchestration.maintenance.planner.words import count, size
-
-if TYPE_CHECKING:
-    from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 
 SINCE = 470
 CLUSTERED_SINCE = NULL_PARTITIONS_SINCE = 477
@@ -92,7 +93,8 @@ def plan(table: TrinoTable, table_id: TableId, parameters: ManifestsParameters) 
         raise UnsupportedError(f"Trino {table.capabilities.version} has no optimize_manifests, {SINCE} has")
     history = read_history(table, clock=False)
     given = int(history.properties.get("format-version", "2"))
-    if reason := manifests_refusal(given, encrypted="encryption.key-id" in history.properties):
+    encrypted = "encryption.key-id" in history.properties
+    if reason := format_refusal(given, table.capabilities) or manifests_refusal(NEWEST_FORMAT, encrypted=encrypted):
         raise UnsupportedError(reason)
     target = target_of(history.properties)
     wanted = target_of(history.properties, parameters.target_manifest_size_mb)
@@ -262,8 +264,12 @@ class _ManifestsUnit(Unit):
         parts = []
         for made in (known[id_] for id_ in self._made):
             if made.parent_snapshot_id is not None:
-                rows_before, before = self._files_at(made.parent_snapshot_id)
-                rows_after, after = self._files_at(made.snapshot_id)
+                lineage = self._table.has_lineage()
+                rows_before, before, with_id = self._files_at(made.parent_snapshot_id, lineage=lineage)
+                if lineage and with_id < rows_before:  # as in a table that was upgraded and not written to since
+                    lineage = False
+                    rows_before, before, _ = self._files_at(made.parent_snapshot_id, lineage=False)
+                rows_after, after, _ = self._files_at(made.snapshot_id, lineage=lineage)
                 parts.append(
                     Verification(
                         method=METHOD, rows_before=rows_before, rows_after=rows_after, checksum_equal=before == after
@@ -307,12 +313,14 @@ class _ManifestsUnit(Unit):
         self._made += [one.snapshot_id for one in made]
         return dict(made[-1].summary) if made else {}
 
-    def _files_at(self, snapshot_id: int) -> tuple[int, Any]:
-        """Rows, and a sum over the file that each is in: no column is read."""
-        rows, total = self._table.query(
-            f'SELECT count(*), checksum("$path") FROM {self._table.name} FOR VERSION AS OF {snapshot_id}'
+    def _files_at(self, snapshot_id: int, *, lineage: bool) -> tuple[int, Any, int]:
+        """Rows, a sum over the file and the id that each has, and how many have an id: no column is read."""
+        told = checksum_of([("$path", "varchar"), *LINEAGE]) if lineage else 'checksum("$path")'
+        ids = 'count("$row_id")' if lineage else "0"
+        rows, total, with_id = self._table.query(
+            f"SELECT count(*), {told}, {ids} FROM {self._table.name} FOR VERSION AS OF {snapshot_id}"
         ).first()
-        return int(rows), total
+        return int(rows), total, int(with_id)
 
 
 def _add(metrics: dict[str, float], summary: dict[str, str]) -> None:

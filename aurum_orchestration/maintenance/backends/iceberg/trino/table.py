@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aurum_orchestration.errors import BackendUnavailableError, TableNotFoundError
+from aurum_orchestration.errors import BackendUnavailableError, RequestError, TableNotFoundError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import Capabilities
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer, TrinoClient
-from aurum_orchestration.maintenance.backends.iceberg.trino.sql import relation
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, relation
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.interfaces import RunContext
 
 _log = logging.getLogger(__name__)
+
+LINEAGE = (("$row_id", "bigint"), ("$last_updated_sequence_number", "bigint"))
+"""Names and Trino types of the hidden columns that say which row a row is, and when it was changed last."""
 
 
 class TrinoTable:
@@ -89,6 +92,20 @@ class TrinoTable:
         """The snapshot that main stands at, None for a table without one."""
         found = self.rows(f"SELECT snapshot_id FROM {self.relation('$refs')} WHERE name = 'main'")
         return int(found[0][0]) if found else None
+
+    def has_lineage(self, known_as: Table | None = None) -> bool:
+        """Whether Trino tells the rows' ids, as it does of tables of format version 3; now, or as the catalog told."""
+        known = known_as or self.embedded
+        if self.capabilities.newest_format < 3 or (known is not None and known.metadata.format_version < 3):
+            return False
+        try:
+            named = ", ".join(ident(name) for name, _ in LINEAGE)
+            self.query(f"EXPLAIN (TYPE VALIDATE) SELECT {named} FROM {self.name}")
+        except RequestError as error:
+            if "COLUMN_NOT_FOUND" not in error.detail:
+                raise
+            return False
+        return True
 
     def columns(self, known_as: Table | None = None) -> list[tuple[str, str]]:
         """Names and Trino types of the columns, in order, now or as the catalog told them a moment ago.

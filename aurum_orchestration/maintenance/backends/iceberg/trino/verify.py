@@ -2,7 +2,8 @@
 
 Both sides are pinned: the snapshot that our statement committed, and its parent. What others commit before, between
 and after changes neither. Only what was rewritten is read: the files that the commit took out and put in, by name;
-where it took delete files out too, which might apply to others, everything in the statement's scope.
+where it took delete files out too, which might apply to others, everything in the statement's scope. Of a table with
+row lineage (format version 3) each row's id and last change are compared, too, once all rows have one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.row_checksum import checksum_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
-from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
+from aurum_orchestration.maintenance.backends.iceberg.trino.table import LINEAGE, TrinoTable
 from aurum_orchestration.maintenance.interfaces import Verification
 
 MOST_PATHS = 2_000
@@ -42,8 +43,9 @@ def compare(table: TrinoTable, made: Made, scope: str, *, checksum: bool) -> Pro
     columns = table.columns(made.seen) if checksum else []
     method = _CHECKSUM if checksum else _COUNT
     sides = (made.parent_id, before_where), (made.snapshot_id, after_where)
+    lineage = checksum and table.has_lineage(made.seen)
     try:
-        answer = _both(table, sides, columns)
+        answer = _both(table, sides, columns, lineage=lineage)
     except RequestError as error:
         if "COLUMN_NOT_FOUND" not in error.detail:
             raise
@@ -52,21 +54,32 @@ def compare(table: TrinoTable, made: Made, scope: str, *, checksum: bool) -> Pro
         known = set(table.query(f"SELECT * FROM {at} LIMIT 0").columns)
         kept = [column for column in columns if column[0] in known]
         method = f"{method} of {len(kept)} of {len(columns)} columns"
-        answer = _both(table, sides, kept)
-    found = {int(side): (int(rows), checksum) for side, rows, checksum in answer.rows}
+        columns = kept
+        answer = _both(table, sides, columns, lineage=lineage)
+    seconds, read = answer.seconds, answer.processed_bytes
+    if lineage and any(rows != with_id for side, rows, _, with_id in answer.rows if side == 0):
+        # rows from before the table was upgraded get their ids by the rewrite
+        answer = _both(table, sides, columns, lineage=False)
+        seconds, read = seconds + answer.seconds, read + answer.processed_bytes
+    elif lineage:
+        method = f"{method} with row ids"
+    found = {int(side): (int(rows), checksum) for side, rows, checksum, *_ in answer.rows}
     (rows_before, before), (rows_after, after) = found[0], found[1]
     verification = Verification(
         method=method, rows_before=rows_before, rows_after=rows_after, checksum_equal=before == after
     )
-    return Proof(verification, answer.seconds, answer.processed_bytes)
+    return Proof(verification, seconds, read)
 
 
-def _both(table: TrinoTable, sides: Sequence[tuple[int, str]], columns: Sequence[tuple[str, str]]) -> Answer:
-    """A row for each side, a snapshot and a condition: its number, its rows, their checksum."""
-    checksum = checksum_of(columns) if columns else "CAST(NULL AS varbinary)"
+def _both(
+    table: TrinoTable, sides: Sequence[tuple[int, str]], columns: Sequence[tuple[str, str]], *, lineage: bool
+) -> Answer:
+    """A row for each side, a snapshot and a condition: its number, its rows, their checksum, how many have an id."""
+    checksum = checksum_of([*(LINEAGE if lineage else ()), *columns]) if columns else "CAST(NULL AS varbinary)"
+    ids = ', count("$row_id")' if lineage else ""
     return table.query(
         " UNION ALL ".join(
-            f"SELECT {number}, count(*), {checksum} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
+            f"SELECT {number}, count(*), {checksum}{ids} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
             + (f" WHERE {where}" if where else "")
             for number, (snapshot_id, where) in enumerate(sides)
         )
