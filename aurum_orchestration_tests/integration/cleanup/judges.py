@@ -35,23 +35,26 @@ def snapshot_rows(table: Table) -> dict[int, Counter[str]]:
     }
 
 
-def content_of(table: Table, snapshot_id: int) -> set[str]:
-    """The manifest list, manifests and live files of a snapshot."""
+def content_of(table: Table, snapshot_id: int, known: dict[str, set[str]] | None = None) -> set[str]:
+    """The manifest list, manifests and live files of a snapshot; ``known`` keeps the files of each manifest."""
     snapshot = table.metadata.snapshot_by_id(snapshot_id)
     assert snapshot is not None
+    known = {} if known is None else known
     found = {local(snapshot.manifest_list)}
     for manifest in snapshot.manifests(table.io):
-        found.add(local(manifest.manifest_path))
-        found |= {
-            local(entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        }
+        path = local(manifest.manifest_path)
+        if path not in known:
+            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+            known[path] = {local(entry.data_file.file_path) for entry in entries}
+        found |= {path, *known[path]}
     return found
 
 
 def reachable(table: Table) -> set[str]:
     """Everything that any snapshot of the table refers to, and its statistics files."""
     files = {local(file.statistics_path) for file in (*table.metadata.statistics, *table.metadata.partition_statistics)}
-    return files.union(*(content_of(table, snapshot.snapshot_id) for snapshot in table.metadata.snapshots))
+    known: dict[str, set[str]] = {}
+    return files.union(*(content_of(table, snapshot.snapshot_id, known) for snapshot in table.metadata.snapshots))
 
 
 def on_disk(table: Table) -> set[str]:
