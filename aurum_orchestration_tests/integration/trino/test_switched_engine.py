@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 from pyiceberg.transforms import IdentityTransform
 
-from aurum_orchestration.maintenance.interfaces import MaintenanceResult
+from aurum_orchestration.errors import UndoRefusedError
+from aurum_orchestration.fleet.table_id import TableId
+from aurum_orchestration.maintenance.backends.iceberg.backend import IcebergMaintenanceBackend
+from aurum_orchestration.maintenance.interfaces import MaintenanceConfig, MaintenanceResult, MaintenanceStatus
 from aurum_orchestration_tests.integration.iceberg.support import local, spec_of
+from aurum_orchestration_tests.integration.postgres.support import opened
 from aurum_orchestration_tests.integration.trino.upkeep import Shared, shared
 from aurum_orchestration_tests.servers.trino import TrinoServer
 
@@ -97,3 +101,23 @@ async def test_statistics_that_trino_stored_are_not_looked_for_by_the_embedded_e
     back = await lake.undo(done, engine="pyiceberg")
     assert back.problem is not None
     assert back.problem.type == "undo-refused"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("operation", "statement"),
+    [("compaction", "optimize"), ("manifests", "optimize_manifests")],
+)
+def test_a_killed_run_that_was_trinos_is_not_told_to_have_committed_nothing(
+    lake: Switched, operation: str, statement: str
+) -> None:
+    """It left no record, and Trino's snapshots do not carry its id: with ``engine: auto`` it may be either's."""
+    table = TableId("lake", (lake.namespace, "t"))
+    config = MaintenanceConfig(operation_type=operation, target_table=str(table), backend_type="lake", parameters={})
+    killed = MaintenanceResult(config=config, backend="lake", status=MaintenanceStatus.RUNNING)
+    with opened(IcebergMaintenanceBackend(lake.config(engine="auto"), name="lake")) as backend:
+        assert not backend.plan_undo(table, killed).steps
+        lake.sql(f"ALTER TABLE {{t}}.t EXECUTE {statement}")
+        with pytest.raises(UndoRefusedError, match="left no record of what it committed"):
+            backend.plan_undo(table, killed)

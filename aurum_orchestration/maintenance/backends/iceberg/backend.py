@@ -29,6 +29,7 @@ from aurum_orchestration.maintenance.interfaces import (
     DiscoveredTable,
     MaintenancePlan,
     MaintenanceResult,
+    MaintenanceStatus,
     OperationType,
     PlanExecution,
     PolicyLookup,
@@ -291,6 +292,9 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
         if not hasattr(handler, "undo"):
             raise UndoRefusedError(f"nothing takes {operation} back" + (f": {result.undo}" if result.undo else ""))
         plan: MaintenancePlan = handler.undo(self._load(table), result)
+        ended = result.status in {MaintenanceStatus.COMPLETED, MaintenanceStatus.SKIPPED}
+        if self.engine == AUTO and not (plan.steps or result.undo_data or ended):
+            return self.trino.plan_undo(table, result)  # what left no record may have been Trino's
         return plan
 
     def _undone_by_trino(self, result: MaintenanceResult) -> bool:

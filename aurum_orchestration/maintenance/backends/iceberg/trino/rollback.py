@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
+from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     TableHistory,
@@ -262,7 +263,9 @@ def _refuse_unrecorded(history: TableHistory, result: MaintenanceResult) -> None
     """Raise UndoRefusedError when a run that left no record may have committed."""
     since = result.started_at.timestamp() * 1000
     found = [
-        one for one in history.snapshots if one.operation == "replace" and one.query_id and one.timestamp_ms >= since
+        one
+        for one in history.snapshots
+        if one.operation == "replace" and one.timestamp_ms >= since and (one.query_id or _untold_rewrite(one))
     ]
     if found:
         raise UndoRefusedError(
@@ -270,3 +273,8 @@ def _refuse_unrecorded(history: TableHistory, result: MaintenanceResult) -> None
             f"{', '.join(str(one.snapshot_id) for one in found[:5])}",
             hint=f"If these are the run's, roll back by hand to {found[0].parent_snapshot_id}.",
         )
+
+
+def _untold_rewrite(one: TrinoSnapshot) -> bool:
+    """Whether Trino rewrote manifests: 476 does not say by which statement, and the embedded engine by which run."""
+    return "manifests-created" in one.summary and OPERATION_ID not in one.summary
