@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from aurum_orchestration_tests.command import SCRIPT
+from aurum_orchestration_tests.command import SCRIPT, Outcome
 from aurum_orchestration_tests.lake import build_lake
+
+ROOT = Path(__file__).parents[2]
 
 MODULE = """\
 from pydantic import Field
@@ -64,10 +66,18 @@ policy:
   tidy: {shelves: 7}
 """
 
+SEVERAL = """\
+import json, sys
+from dataclasses import astuple
+from aurum_orchestration_tests.command import aurum
+print(json.dumps([astuple(aurum(*words)) for words in json.loads(sys.argv[1])]))
+"""
+
 CODE_LOCATION = """\
 import json
 import dagster as dg
 from aurum_orchestration.definitions import defs
+dg.Definitions.validate_loadable(defs)
 job = defs.resolve_job_def("tidy")
 fields = job.get_node_named("tidy").definition.config_schema.config_type.fields["parameters"].config_type.fields
 run = job.execute_in_process(run_config={"ops": {"tidy": {"config": {"tables": ["lake.market.hubs"]}}}})
@@ -117,30 +127,46 @@ def aurum(environment: dict[str, str], *arguments: str) -> subprocess.CompletedP
     return call(environment, str(SCRIPT), *arguments)
 
 
+def several(environment: dict[str, str], *commands: list[str]) -> list[Outcome]:
+    """One process of its own for several commands: a start costs more than most of them."""
+    found = {**environment, "PYTHONPATH": f"{environment['PYTHONPATH']}{os.pathsep}{ROOT}"}
+    done = call(found, sys.executable, "-c", SEVERAL, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    return [Outcome(*outcome) for outcome in json.loads(done.stdout)]
+
+
 def test_the_command_has_it(installed: dict[str, str]) -> None:
-    for arguments in (["--help"], ["run", "--help"], ["plan", "--help"]):
-        assert "tidy                 Tidy the shelves" in aurum(installed, *arguments).stdout
-    run = ["run", "--operation", "tidy", "--output", "json", "--table"]
-    (done,) = json.loads(aurum(installed, *run, "lake.market.hubs").stdout)
+    run = ["run", "--operation", "tidy", "--output", "json", "--table", "lake.market.hubs"]
+    (done,) = json.loads(aurum(installed, *run).stdout)
     assert (done["operation"], done["status"], done["metrics"]) == ("tidy", "completed", {"shelves_tidied": 42})
-    (planned,) = json.loads(aurum(installed, *run, "lake.market.hubs", "--dry-run").stdout)
-    assert planned["status"] == "planned"
-    wrong = aurum(installed, *run, "lake.market.hubs", "--parameter", "shelfs=2")
-    assert wrong.returncode == 2
-    assert json.loads(wrong.stderr.splitlines()[-1])["hint"] == "Did you mean 'shelves'?"
-    (recorded,) = json.loads(aurum(installed, "history", "--output", "json").stdout)
-    assert recorded["operation_id"] == done["operation_id"]
+    *helps, planned, wrong, recorded = several(
+        installed,
+        *(["--help"], ["run", "--help"], ["plan", "--help"]),
+        [*run, "--dry-run"],
+        [*run, "--parameter", "shelfs=2"],
+        ["history", "--output", "json"],
+    )
+    for one in helps:
+        assert "tidy                 Tidy the shelves" in one.out
+    assert [one["status"] for one in planned.json] == ["planned"]
+    assert wrong.code == 2
+    assert json.loads(wrong.err.splitlines()[-1])["hint"] == "Did you mean 'shelves'?"
+    assert [one["operation_id"] for one in recorded.json] == [done["operation_id"]]
 
 
 def test_the_fleet_file_has_it(installed: dict[str, str]) -> None:
-    told = json.loads(aurum(installed, "explain", "lake.market.hubs", "--output", "json").stdout)
-    (tidy,) = [one for one in told["operations"] if one["operation"] == "tidy"]
+    explained, examined, status = several(
+        installed,
+        ["explain", "lake.market.hubs", "--output", "json"],
+        ["doctor", "--output", "json"],
+        ["status"],
+    )
+    (tidy,) = [one for one in explained.json["operations"] if one["operation"] == "tidy"]
     (shelves,) = [one for one in tidy["policy"] if one["key"] == "shelves"]
     assert (shelves["value"], "fleet.yaml" in shelves["source"]) == (7, True)
-    doctor = json.loads(aurum(installed, "doctor", "--output", "json").stdout)
     # it lists no tables, which is nothing wrong with it
-    assert {target["target"]: target["status"] for target in doctor["targets"]}["shelf"] == "ok"
-    assert aurum(installed, "status").returncode == 0
+    assert {target["target"]: target["status"] for target in examined.json["targets"]}["shelf"] == "ok"
+    assert status.code == 0
     schema = json.loads(call(installed, sys.executable, "-m", "aurum_orchestration.fleet.schema").stdout)
     section = schema["$defs"]["Policies"]["properties"]["tidy"]["$ref"].rpartition("/")[2]
     assert schema["$defs"][section]["properties"]["shelves"]["description"] == "Shelves to tidy."
@@ -151,13 +177,15 @@ def test_the_fleet_file_has_it(installed: dict[str, str]) -> None:
 
 
 def test_the_code_location_has_its_job_and_form(installed: dict[str, str]) -> None:
-    loaded = call(installed, sys.executable, "-c", CODE_LOCATION)
+    validating = {**installed, "DAGSTER_IS_DEFS_VALIDATION_CLI": "1"}
+    loaded = call(validating, sys.executable, "-c", CODE_LOCATION)
     assert json.loads(loaded.stdout) == {
         "fields": {"shelves": "Shelves to tidy. At least 1. Left out: the table's policy (default 3)."},
         "done": True,
     }
 
 
+@pytest.mark.thorough
 def test_the_code_location_validates(installed: dict[str, str]) -> None:
     dagster = SCRIPT.with_name("dagster")
     validated = call(installed, str(dagster), "definitions", "validate", "-m", "aurum_orchestration.definitions")
