@@ -40,7 +40,7 @@ LIVED_THROUGH = {"commit-conflict", "lease-held", "state-drifted"}
 class Upheaval:
     """Processes that write to and maintain one new table."""
 
-    def __init__(self, lake: Lakeside, uri: str, kinds: Sequence[str]) -> None:
+    def __init__(self, lake: Lakeside, uri: str, kinds: Sequence[str], ahead: int | None = None) -> None:
         self.lake, self.kinds = lake, kinds
         lake.catalog.create_namespace("ns")
         # PyIceberg's own repetition does not look whether positions still mean the same file
@@ -48,7 +48,7 @@ class Upheaval:
         lake.table(spec=UNPARTITIONED_PARTITION_SPEC if "stream" in kinds else BY_REGION, properties=never)
         self.counters = SERVER.Array("l", len(kinds) + ENGINES, lock=False)
         self.expiries = SERVER.Array("l", ENGINES, lock=False)
-        self.ground = Ground(lake.home, uri, SERVER.Event(), self.counters, self.expiries)
+        self.ground = Ground(lake.home, uri, SERVER.Event(), self.counters, self.expiries, len(kinds), ahead)
         self.writers = [self._start(write, number, kind) for number, kind in enumerate(kinds)]
         self.engines = [self._engine(number) for number in range(ENGINES)]
 
@@ -107,10 +107,11 @@ def upheaval(
     rows_of: Callable[[Table], Rows] = contents,
     *,
     killing: bool = False,
+    ahead: int | None = None,
 ) -> None:
     """Let them all loose on one table, and compare it with the writers' accounts."""
     with lake_on(home, uri) as lake:
-        all_of_them = Upheaval(lake, uri, kinds)
+        all_of_them = Upheaval(lake, uri, kinds, ahead)
         try:
             all_of_them.rage(seconds, killing=killing)
             accounts, runs = all_of_them.end()
@@ -163,7 +164,7 @@ def test_files_that_expire_while_a_plan_is_made_are_no_damage(tmp_path: Path, mo
 
 
 def test_all_kinds_of_writers(tmp_path: Path) -> None:
-    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", MIXED, 1)
+    upheaval(tmp_path, f"sqlite:///{tmp_path}/catalog.db", MIXED, 1, ahead=LEAST)
 
 
 @pytest.mark.thorough

@@ -71,7 +71,8 @@ def lake_on(home: Path, uri: str) -> Iterator[Lakeside]:
 class Ground:
     """Where the processes work, until ``stop``; ``progress`` has a counter for each process.
 
-    ``expiries`` has one for each engine: its completed retentions.
+    ``expiries`` has one for each engine: its completed retentions. ``ahead``: so many commits more than the slowest of
+    the ``writers`` each of them makes at most (None: as many as it can); quick ones refuse the slow by their own.
     """
 
     home: Path
@@ -79,6 +80,8 @@ class Ground:
     stop: Event
     progress: Any
     expiries: Any
+    writers: int
+    ahead: int | None
 
     @contextmanager
     def lake(self) -> Iterator[Lakeside]:
@@ -116,7 +119,13 @@ class Writer:
                 self.ground.progress[self.number] = self.account.commits
                 if done:
                     time.sleep(self.chance.random() * 0.1)
+                while self._ahead() and not self.ground.stop.is_set():
+                    time.sleep(0.05)
         return self.account
+
+    def _ahead(self) -> bool:
+        slowest = min(self.ground.progress[: self.ground.writers])
+        return self.ground.ahead is not None and self.account.commits > slowest + self.ground.ahead
 
     def _attempt(self, lake: Lakeside, change: Callable[[Writer, Table], Callable[[], None]]) -> bool:
         try:
