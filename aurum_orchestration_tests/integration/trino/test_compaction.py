@@ -429,6 +429,38 @@ def by_day_and_bucket(buckets: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("embedded", [True, False])
+def test_a_name_that_is_another_columns_since_the_last_commit(lake: Shared, *, embedded: bool) -> None:
+    """The snapshot before is read with the columns that it had: by name, what is compared would be others' values."""
+    lake.make("t", file(0), file(10), **BY_DAY)
+    lake.sql("ALTER TABLE {t}.t DROP COLUMN hub")
+    # who knows the columns' ids also tells one of the same type, and finds a renamed one
+    lake.sql(f"ALTER TABLE {{t}}.t ADD COLUMN hub {'varchar' if embedded else 'bigint'}")
+    if embedded:
+        lake.sql("ALTER TABLE {t}.t RENAME COLUMN price TO cost")
+    tally = carry_out(planned(opened(lake, embedded=embedded)), opened(lake, embedded=embedded))
+    [verified] = tally.verifications
+    assert verified.ok
+    assert "of 3 of 4 columns" in verified.method
+    assert verified.rows_after == 6
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_a_plan_that_others_have_carried_out_is_made_anew(lake: Shared, *, embedded: bool) -> None:
+    """Else a run that waited for another one's lease is recorded as if it had rewritten the files."""
+    lake.make("t", file(0), file(10), file(20))
+    plan = planned(opened(lake, embedded=embedded))
+    lake.sql("INSERT INTO {t}.t (id) VALUES 100")
+    lake.sql("ALTER TABLE {t}.t EXECUTE optimize")
+    with pytest.raises(StateDriftedError, match="rewrote files since the plan"):
+        carry_out(plan, opened(lake, embedded=embedded))
+    assert not planned(opened(lake, embedded=embedded)).steps
+    lake.sql("INSERT INTO {t}.t (id) VALUES 101")
+    plan = planned(opened(lake, embedded=embedded))
+    lake.sql("INSERT INTO {t}.t (id) VALUES 102")
+    assert carry_out(plan, opened(lake, embedded=embedded)).metrics["files_rewritten"] == 3
+
+
+@pytest.mark.parametrize("embedded", [True, False])
 def test_the_plan_tells_of_partitions_that_trino_cannot_leave_out(lake: Shared, *, embedded: bool) -> None:
     """Of each day one bucket has many files; the others have a few, which the same statement rewrites."""
     few = [file(1, FIRST, 20) + file(1, SECOND, 20) for _ in range(2)]

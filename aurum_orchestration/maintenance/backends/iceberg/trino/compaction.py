@@ -6,12 +6,16 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from aurum_orchestration.errors import CommitConflictError
+from aurum_orchestration.errors import CommitConflictError, StateDriftedError
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.trino.capabilities import session_property
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Committed, Made, commit, late_commits
 from aurum_orchestration.maintenance.backends.iceberg.trino.compaction_plan import plan_compaction, statement
-from aurum_orchestration.maintenance.backends.iceberg.trino.history import read_history, refuse_other_table
+from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
+    TableHistory,
+    read_history,
+    refuse_other_table,
+)
 from aurum_orchestration.maintenance.backends.iceberg.trino.layout import where_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.rollback import (
     plan_rollback,
@@ -79,14 +83,30 @@ class CompactionExecution:
         self.plan, self.table = plan, table
 
     def units(self) -> Iterator[Unit]:
-        """One unit per step. Raises StateDriftedError when the name means another table by now.
+        """One unit per step. Raises StateDriftedError when the name means another table, or others rewrote files.
 
-        That the table has newer snapshots does not matter: Trino reads the table as it is when it rewrites it.
+        Other new snapshots do not matter: Trino reads the table as it is when it rewrites it.
         """
-        refuse_other_table(self.table, read_history(self.table, clock=False, opened=True), self.plan)
+        history = read_history(self.table, clock=False, opened=True)
+        refuse_other_table(self.table, history, self.plan)
+        _refuse_rewritten(history, self.plan, self.table.client.unsure.get(str(self.table.table_id), ()))
         parameters = CompactionParameters.model_validate(self.plan.parameters)
         for step in self.plan.steps:
             yield OptimizeUnit(step, self.table, parameters, OperationType.COMPACTION)
+
+
+def _refuse_rewritten(history: TableHistory, plan: MaintenancePlan, late: Sequence[str]) -> None:
+    """Raise StateDriftedError where others rewrote files since the plan: a run that did nothing would tell of theirs.
+
+    ``late``: statements of ours that may have committed after all, which the first unit takes over.
+    """
+    planned, one = plan.fingerprint["snapshot_id"], history.by_id(history.head)
+    while one is not None and one.snapshot_id != planned:
+        if one.operation == "replace" and one.query_id not in late:
+            raise StateDriftedError(f"snapshot {one.snapshot_id} rewrote files since the plan", table=plan.table)
+        one = history.by_id(one.parent_snapshot_id)
+    if one is None:
+        raise StateDriftedError(f"main does not lead to snapshot {planned} any more", table=plan.table)
 
 
 class OptimizeUnit(Unit):

@@ -15,6 +15,13 @@ from aurum_orchestration.errors import EngineError, RequestError
 from aurum_orchestration.maintenance.backends.iceberg.trino.client import Answer
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.row_checksum import checksum_of
+from aurum_orchestration.maintenance.backends.iceberg.trino.shared_columns import (
+    OTHER_SCHEMA,
+    SharedColumns,
+    by_catalog,
+    by_trino,
+    same_schema,
+)
 from aurum_orchestration.maintenance.backends.iceberg.trino.sql import literal
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import LINEAGE, TrinoTable
 from aurum_orchestration.maintenance.interfaces import Verification
@@ -37,29 +44,27 @@ class Proof:
 def compare(table: TrinoTable, made: Made, scope: str, *, checksum: bool) -> Proof:
     """Compare the rows before and after a commit. ``scope``: the statement's condition, "" for the whole table."""
     touched = _touched(table, made)
-    if made.number("removed-equality-deletes"):
-        scope = ""  # these may have applied anywhere
+    if made.number("removed-equality-deletes") or not same_schema(made):
+        scope = ""  # these may have applied anywhere, and its columns may have had other names
     before_where, after_where = (_paths(touched[0]), _paths(touched[1])) if touched is not None else (scope, scope)
     columns = table.columns(made.seen) if checksum else []
     method = _CHECKSUM if checksum else _COUNT
     sides = (made.parent_id, before_where), (made.snapshot_id, after_where)
     lineage = checksum and table.has_lineage(made.seen)
+    shared = by_catalog(made, columns)
     try:
-        answer = _both(table, sides, columns, lineage=lineage)
+        answer = _both(table, sides, shared, lineage=lineage)
     except RequestError as error:
-        if "COLUMN_NOT_FOUND" not in error.detail:
+        if not any(name in error.detail for name in OTHER_SCHEMA):
             raise
-        # columns were added or renamed since the snapshot before: a snapshot is read with its own columns
-        at = f"{table.name} FOR VERSION AS OF {made.parent_id}"
-        known = set(table.query(f"SELECT * FROM {at} LIMIT 0").columns)
-        kept = [column for column in columns if column[0] in known]
-        method = f"{method} of {len(kept)} of {len(columns)} columns"
-        columns = kept
-        answer = _both(table, sides, columns, lineage=lineage)
+        shared = by_trino(table, made, columns)
+        answer = _both(table, sides, shared, lineage=lineage)
+    if len(shared.after) < len(columns):
+        method = f"{method} of {len(shared.after)} of {len(columns)} columns"
     seconds, read = answer.seconds, answer.processed_bytes
     if lineage and any(rows != with_id for side, rows, _, with_id in answer.rows if side == 0):
         # rows from before the table was upgraded get their ids by the rewrite
-        answer = _both(table, sides, columns, lineage=False)
+        answer = _both(table, sides, shared, lineage=False)
         seconds, read = seconds + answer.seconds, read + answer.processed_bytes
     elif lineage:
         method = f"{method} with row ids"
@@ -71,15 +76,15 @@ def compare(table: TrinoTable, made: Made, scope: str, *, checksum: bool) -> Pro
     return Proof(verification, seconds, read)
 
 
-def _both(
-    table: TrinoTable, sides: Sequence[tuple[int, str]], columns: Sequence[tuple[str, str]], *, lineage: bool
-) -> Answer:
+def _both(table: TrinoTable, sides: Sequence[tuple[int, str]], columns: SharedColumns, *, lineage: bool) -> Answer:
     """A row for each side, a snapshot and a condition: its number, its rows, their checksum, how many have an id."""
-    checksum = checksum_of([*(LINEAGE if lineage else ()), *columns]) if columns else "CAST(NULL AS varbinary)"
+    checksums = [
+        checksum_of([*(LINEAGE if lineage else ()), *mine]) if mine else "CAST(NULL AS varbinary)" for mine in columns
+    ]
     ids = ', count("$row_id")' if lineage else ""
     return table.query(
         " UNION ALL ".join(
-            f"SELECT {number}, count(*), {checksum}{ids} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
+            f"SELECT {number}, count(*), {checksums[number]}{ids} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
             + (f" WHERE {where}" if where else "")
             for number, (snapshot_id, where) in enumerate(sides)
         )
