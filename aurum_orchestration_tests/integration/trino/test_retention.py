@@ -31,7 +31,7 @@ from aurum_orchestration.maintenance.flow import Tally, run_units
 from aurum_orchestration.maintenance.interfaces import MaintenancePlan, MaintenanceStatus, RunContext
 from aurum_orchestration.maintenance.operations.retention import RetentionParameters
 from aurum_orchestration.maintenance.stopping import StopSignal
-from aurum_orchestration_tests.integration.iceberg.support import spec_of
+from aurum_orchestration_tests.integration.iceberg.support import spec_of, typed
 from aurum_orchestration_tests.integration.trino.upkeep import BELOW, Shared, files_of, shared, there
 from aurum_orchestration_tests.servers.breaking_proxy import How, breaking_proxy, hangs_up, loses_the_answer
 from aurum_orchestration_tests.servers.trino import TrinoServer
@@ -117,6 +117,23 @@ async def test_an_age_below_the_catalogs_floor_is_refused_before_anything_is_sen
     assert "nothing younger than 7 days" in (told.problem.detail or "")
     assert "retention_days to 7" in (told.problem.hint or "")
     assert lake.table().metadata_location == before
+
+
+@pytest.mark.thorough
+async def test_an_old_branch_holds_up_main_only_where_trino_cannot_be_told_how_many_to_keep(lake: Shared) -> None:
+    """By age alone what main may lose takes the branch's last ones along: then it stays."""
+    lake.make("t", *(days(0, first=number) for number in range(3)))
+    lake.table().manage_snapshots().create_branch(snapshots(lake)[2], "audit").commit()
+    for number in range(3, 6):
+        lake.table().append(typed(lake.table(), days(0, first=number)))
+    lake.aged("t", 30)
+    first, second, third, fourth, *last = snapshots(lake)
+    told = opened(lake).knows(retention.RETAIN_LAST)
+    done = await lake.run("retention", retain_last=2)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert first not in snapshots(lake)
+    assert snapshots(lake) == [second, third, *([] if told else [fourth]), *last]
+    assert lake.ids() == list(range(6))
 
 
 @pytest.mark.thorough

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import DAY_MS, Expiry, Ref, Rules, expirable
-from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import surplus, taken, threshold
+from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import statement, surplus, taken, threshold
 
 NOW = 100 * DAY_MS
 
@@ -54,6 +54,11 @@ def test_the_tables_own_longer_age_holds_though_it_does_not_for_trino() -> None:
 def test_a_tag_keeps_its_snapshot_and_a_branch_what_it_stands_on() -> None:
     refs = {**MAIN_AT, "kept": Ref(2, False), "audit": Ref(3, True)}
     assert chosen(line(30, 20, 10, 3, 1), refs, 7, 1) == [1]
+
+
+def test_the_number_to_keep_is_told_where_trino_takes_one() -> None:
+    assert "retain_last" not in statement('"lake"."ns"."t"', 5)
+    assert statement('"lake"."ns"."t"', 5, 3).endswith(", retain_last => 3)")
 
 
 def test_commits_at_nearly_the_same_time_stay_together() -> None:

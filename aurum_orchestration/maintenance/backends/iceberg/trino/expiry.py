@@ -1,7 +1,7 @@
 """Which snapshots Trino's ``expire_snapshots`` takes, and the age to give it so that it takes none that has to stay.
 
-Trino passes one age on to Apache Iceberg, nothing else: it has no "keep the last N", and an age longer in the
-table's properties does not hold against it. So the rules are ours (see
+Trino passes one age on to Apache Iceberg; newer versions take "keep the last N" as well, which then stands for the
+table's own number. An age longer in the table's properties does not hold against it. So the rules are ours (see
 :mod:`~aurum_orchestration.maintenance.backends.iceberg.retention.expiry`), and the statement gets the moment
 at which Iceberg's own rules take only what ours let go. Pure.
 """
@@ -95,13 +95,14 @@ def surplus(  # noqa: PLR0917 - a table's history in its parts
     return Surplus(frozenset(wrong - others), frozenset(others))
 
 
-def statement(name: str, cutoff_ms: int) -> str:
+def statement(name: str, cutoff_ms: int, retain_last: int | None = None) -> str:
     """The statement that expires at a moment: Trino itself makes the age of it, whenever it gets to it.
 
-    ``name`` is the table's quoted name.
+    ``name`` is the table's quoted name, ``retain_last`` None for a Trino that takes no number of snapshots to keep.
     """
     age = f"CAST(CAST(to_unixtime(current_timestamp) * 1000 AS bigint) - {cutoff_ms} AS varchar) || 'ms'"
-    return f"ALTER TABLE {name} EXECUTE expire_snapshots(retention_threshold => {age})"
+    last = f", retain_last => {retain_last}" if retain_last is not None else ""
+    return f"ALTER TABLE {name} EXECUTE expire_snapshots(retention_threshold => {age}{last})"
 
 
 def taken(

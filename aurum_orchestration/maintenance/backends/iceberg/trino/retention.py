@@ -2,9 +2,10 @@
 
 What could lose a row, and what prevents it:
 
-* Trino expires by age alone, and the table's own longer age does not hold: the moment is worked out
-  (:mod:`~aurum_orchestration.maintenance.backends.iceberg.trino.expiry`) so that nothing goes that the package's
-  rules keep, anew right before the statement, which names the moment; what went is compared with what might go;
+* Trino expires by age (newer versions keep a number, too), and the table's own longer age does not hold: the moment
+  is worked out (:mod:`~aurum_orchestration.maintenance.backends.iceberg.trino.expiry`) so that
+  nothing goes that the package's rules keep, anew right before the statement, which names the moment; what went is
+  compared with what might go;
 * the snapshot that still has the rows that a DELETE took out goes with it: it is never among those that may go;
 * an age below the catalog's floor: refused before a statement is sent. The floor is never lowered;
 * the connection breaks while Trino works: the table is read back, and nothing is sent a second time.
@@ -16,7 +17,7 @@ removes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from aurum_orchestration.errors import (
@@ -31,8 +32,14 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.refusals import GC_ENABLED, foreign_files_refusal
-from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import Expiry, Rules, expirable, wrong_property
-from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import statement, surplus, threshold
+from aurum_orchestration.maintenance.backends.iceberg.retention.expiry import (
+    MIN_SNAPSHOTS,
+    Expiry,
+    Rules,
+    expirable,
+    wrong_property,
+)
+from aurum_orchestration.maintenance.backends.iceberg.trino.expiry import Threshold, statement, surplus, threshold
 from aurum_orchestration.maintenance.backends.iceberg.trino.files import FilesThatGo, files_that_go, files_that_went
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     TableHistory,
@@ -61,6 +68,9 @@ if TYPE_CHECKING:
     from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 
 EXPIRE = "expire"
+RETAIN_LAST = "expire_snapshots(retain_last => 1)"
+"""What only newer versions know."""
+
 DAY_MS = 86_400_000
 NO_UNDO = "nothing brings expired snapshots back: their files are deleted"
 
@@ -88,9 +98,7 @@ def plan(table: TrinoTable, table_id: TableId, parameters: RetentionParameters) 
     steps = [step.model_copy(update={"number": number}) for number, step in enumerate(rows.steps, 1)]
     warnings = list(rows.warnings)
     allowed = _allowed(history, parameters)
-    chosen = threshold(
-        history.snapshots, history.refs, allowed, history.properties, history.now_ms, max(floor_ms, _age(parameters))
-    )
+    chosen = _chosen(table, history, allowed, parameters, floor_ms)
     if chosen is not None:
         files = files_that_go(table, history, chosen.expiry)
         steps.append(_step(len(steps) + 1, chosen.expiry, allowed, files))
@@ -146,8 +154,32 @@ def _floor(table: TrinoTable, parameters: RetentionParameters) -> int:
 def _allowed(history: TableHistory, parameters: RetentionParameters) -> Expiry:
     if wrong := wrong_property(history.properties):
         raise CorruptTableError(f"table property {wrong} is {history.properties[wrong]!r}, which is no number")
-    rules = Rules.of(history.properties, parameters.retention_days, parameters.retain_last)
-    return expirable(history.snapshots, history.refs, rules, history.now_ms)
+    return expirable(history.snapshots, history.refs, _rules(history, parameters), history.now_ms)
+
+
+def _rules(history: TableHistory, parameters: RetentionParameters) -> Rules:
+    return Rules.of(history.properties, parameters.retention_days, parameters.retain_last)
+
+
+def _retained(table: TrinoTable, history: TableHistory, parameters: RetentionParameters) -> int | None:
+    """How many snapshots of each branch the statement says to keep; None where Trino goes by the table's own number."""
+    return _rules(history, parameters).min_snapshots_to_keep if table.knows(RETAIN_LAST) else None
+
+
+def _gone_by(table: TrinoTable, history: TableHistory, parameters: RetentionParameters) -> Mapping[str, str]:
+    """The table's properties as they hold while Trino expires."""
+    retained = _retained(table, history, parameters)
+    return history.properties if retained is None else {**history.properties, MIN_SNAPSHOTS: str(retained)}
+
+
+def _chosen(
+    table: TrinoTable, history: TableHistory, allowed: Expiry, parameters: RetentionParameters, floor_ms: int
+) -> Threshold | None:
+    """The moment for the statement, None where there is none, or nothing to do."""
+    if not (allowed.snapshots or allowed.refs):
+        return None
+    properties, least = _gone_by(table, history, parameters), max(floor_ms, _age(parameters))
+    return threshold(history.snapshots, history.refs, allowed, properties, history.now_ms, least)
 
 
 def _step(number: int, expiry: Expiry, allowed: Expiry, files: FilesThatGo) -> PlanStep:
@@ -185,7 +217,7 @@ def _reason(history: TableHistory, allowed: Expiry, chosen: Expiry | None, param
         )
     if allowed.snapshots or allowed.refs:
         return (
-            f"{len(allowed.snapshots):,} of {total} may go, but Trino expires by age alone and would take others along "
+            f"{len(allowed.snapshots):,} of {total} may go, but Trino expires by age and would take others along "
             f"that have to stay (the last {parameters.retain_last}, or kept by the table's own properties); the "
             "embedded engine can"
         )
@@ -239,7 +271,7 @@ class _ExpireUnit(Unit):
         """Expire, read back, count."""
         before, cutoff_ms = self._cutoff()
         warnings = []
-        sent = statement(self._table.name, cutoff_ms)
+        sent = statement(self._table.name, cutoff_ms, _retained(self._table, before, self._parameters))
         lost: CommitStateUnknownError | None = None
         try:
             query_id = self._table.change(sent, run, operation=OperationType.RETENTION).query_id
@@ -287,8 +319,7 @@ class _ExpireUnit(Unit):
         if gone or {*self._planned.refs} - {*allowed.refs}:
             one = min(gone, default=0)
             raise StateDriftedError(f"{len(gone)} planned snapshots may not go any more, e.g. {one}")
-        least = max(floor_ms, _age(self._parameters))
-        chosen = threshold(history.snapshots, history.refs, allowed, history.properties, history.now_ms, least)
+        chosen = _chosen(self._table, history, allowed, self._parameters, floor_ms)
         if chosen is None:
             raise StateDriftedError("by now Trino would take snapshots along that have to stay")
         return history, chosen.cutoff_ms
@@ -307,8 +338,8 @@ class _ExpireUnit(Unit):
             before.snapshots,
             after.snapshots,
             after.refs,
-            after.properties,
-            Rules.of(after.properties, parameters.retention_days, parameters.retain_last),
+            _gone_by(self._table, after, parameters),
+            _rules(after, parameters),
             cutoff_ms,
             before.now_ms,
         )

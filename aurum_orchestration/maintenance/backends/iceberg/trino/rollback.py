@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurum_orchestration.errors import StateDriftedError, UndoRefusedError
+from aurum_orchestration.errors import StateDriftedError, UndoRefusedError, UnsupportedError
 from aurum_orchestration.maintenance.backends.iceberg.rollback import OPERATION_ID
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
 from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
@@ -26,6 +26,7 @@ from aurum_orchestration.maintenance.backends.iceberg.trino.history import (
     read_history,
     refuse_other_table,
 )
+from aurum_orchestration.maintenance.backends.iceberg.trino.sql import ident, literal, schema_of
 from aurum_orchestration.maintenance.backends.iceberg.trino.table import TrinoTable
 from aurum_orchestration.maintenance.interfaces import (
     MaintenancePlan,
@@ -234,9 +235,16 @@ def _move_by_catalog(table: TrinoTable, run: RunContext, head: int, target: int)
 
 
 def _set_main(table: TrinoTable, run: RunContext, snapshot_id: int) -> None:
-    table.change(
-        f"ALTER TABLE {table.name} EXECUTE rollback_to_snapshot(snapshot_id => {snapshot_id})", run, operation=UNDO
-    )
+    sql = f"ALTER TABLE {table.name} EXECUTE rollback_to_snapshot(snapshot_id => {snapshot_id})"
+    try:
+        table.change(sql, run, operation=UNDO)
+    except UnsupportedError as error:
+        if "PROCEDURE_NOT_FOUND" not in error.detail:
+            raise
+        # older versions, such as 468, have it as a procedure of the catalog
+        told = f"{literal(schema_of(table.table_id))}, {literal(table.table_id.name)}, {snapshot_id}"
+        sql = f"CALL {ident(table.client.catalog)}.system.rollback_to_snapshot({told})"
+        table.change(sql, run, operation=UNDO)
 
 
 def _require(found: int | None, head: int) -> None:

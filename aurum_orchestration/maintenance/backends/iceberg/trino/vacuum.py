@@ -13,8 +13,8 @@ What could lose a file, and what prevents it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from aurum_orchestration.errors import (
     BackendUnavailableError,
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 DELETE = "delete"
 DAY_MS = 86_400_000
 NO_UNDO = "nothing brings back files that Trino deleted"
+
+_TOLD = {"deleted_files_count": "files_deleted", "deleted_bytes": "bytes_deleted"}
+"""Newer versions' names of what they did, and ours."""
 
 _NO_QUARANTINE = (
     "Trino deletes orphans for good: it has no quarantine. With engine: pyiceberg they are set aside first, and an "
@@ -158,6 +161,11 @@ def _reason(found: Preview, parameters: VacuumParameters) -> str:
     )
 
 
+def _told(rows: Iterable[tuple[Any, ...]]) -> dict[str, float]:
+    """The metrics that newer versions of Trino answer with; older ones answer nothing."""
+    return {_TOLD[row[0]]: float(row[1]) for row in rows if row[0] in _TOLD}
+
+
 class _Execution:
     workers = 1
 
@@ -209,7 +217,8 @@ class _VacuumUnit(Unit):
         outcome = UnitOutcome(metrics={}, undo=NO_UNDO)
         lost: CommitStateUnknownError | None = None
         try:
-            self._table.change(sql, run, operation=OperationType.VACUUM)
+            answer = self._table.change(sql, run, operation=OperationType.VACUUM)
+            outcome.metrics = _told(answer.rows)
         except CommitStateUnknownError as error:
             wait_until_over(self._table, sql, error)
             lost = error
