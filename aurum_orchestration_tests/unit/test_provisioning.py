@@ -7,12 +7,14 @@ import importlib.util
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tarfile
 import urllib.request
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from aurum_orchestration.errors import ProvisioningError
@@ -230,6 +232,19 @@ def test_a_server_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert server.process is not None
     server.stop(signal.SIGTERM, seconds=0.1)
     assert server.process is None
+
+
+def test_a_server_whose_parent_takes_no_note_of_its_end_has_ended() -> None:
+    """Its process stays as a zombie: on some machines whoever inherits them is in no hurry."""
+    careless = "import subprocess, time; print(subprocess.Popen(['sleep', '1000']).pid, flush=True); time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", careless], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        server = background.Server(name="web", port=1, pid=pid, started=psutil.Process(pid).create_time())
+        server.stop(seconds=1)
+        assert server.process is None
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        parent.kill()
 
 
 def debian(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: str) -> None:

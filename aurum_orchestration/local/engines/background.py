@@ -49,11 +49,24 @@ class Server(BaseModel):
             return
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(how)
-            try:
-                process.wait(seconds)
-            except psutil.TimeoutExpired:
+            if not self._ends_within(process, seconds):
                 process.kill()
-                process.wait(30)
+                if not self._ends_within(process, seconds):
+                    raise ProvisioningError(
+                        f"{self.name} (process {self.pid}) does not end", hint="It was killed; see what holds it."
+                    )
+
+    def _ends_within(self, process: Any, seconds: float) -> bool:
+        """Whether it ends in time. One that has ended may wait long for its parent to take note of it."""
+        import psutil
+
+        until = time.monotonic() + seconds
+        while self.process is not None:
+            if time.monotonic() > until:
+                return False
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(0.1)
+        return True
 
 
 def read(place: Path, name: str) -> Server | None:
