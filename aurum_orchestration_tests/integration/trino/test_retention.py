@@ -106,6 +106,20 @@ async def test_old_snapshots_and_whole_old_days_go_and_nothing_else_does(lake: S
     assert "nothing brings expired snapshots back" in (done.undo or "")
 
 
+async def test_a_renamed_time_column_waits_for_the_next_commit(lake: Shared) -> None:
+    """Trino reads a snapshot by the names that it was written with."""
+    lake.make("t", days(60, 1), **BY_DAY)
+    lake.sql('ALTER TABLE {t}.t RENAME COLUMN "day" TO delivery')
+    given = {"time_column": "delivery", "row_days": 15}
+    left = await lake.run("retention", **given)
+    assert left.status == MaintenanceStatus.SKIPPED
+    assert "time_column delivery: the newest snapshot is from before the column had this name" in left.reason
+    lake.sql("INSERT INTO {t}.t (id, delivery) VALUES (2, current_date)")
+    done = await lake.run("retention", **given)
+    assert done.status == MaintenanceStatus.COMPLETED, done.problem
+    assert lake.ids() == [1, 2]
+
+
 async def test_an_age_below_the_catalogs_floor_is_refused_before_anything_is_sent(lake: Shared) -> None:
     lake.make("t", days(1), days(0))
     lake.aged("t", 6)

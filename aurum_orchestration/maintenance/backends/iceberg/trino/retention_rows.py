@@ -87,7 +87,16 @@ def plan_rows(table: TrinoTable, history: TableHistory, parameters: RetentionPar
     if history.head is None:
         return RowPlan(f"{told}: the table has none")
     exact = _before(column, kind, next(_starts(kind, cutoff, parameters.time_zone)))
-    all_old = _old(table, history.head, exact)
+    try:
+        all_old = _old(table, history.head, exact)
+    except RequestError as error:
+        if "COLUMN_NOT_FOUND" not in error.detail:
+            raise
+        raise UnsupportedError(
+            f"time_column {parameters.time_column}: the newest snapshot is from before the column had this name, and "
+            "Trino reads it by the names of then",
+            hint="Run again after the next commit to the table; the embedded engine needs none.",
+        ) from error
     if not all_old.rows:
         return RowPlan(f"{told}: no row is")
     whole = _whole_partitions(table, history.head, column, kind, cutoff, parameters.time_zone)
