@@ -110,7 +110,7 @@ async def test_a_renamed_time_column_waits_for_the_next_commit(lake: Shared) -> 
     """Trino reads a snapshot by the names that it was written with."""
     lake.make("t", days(60, 1), **BY_DAY)
     lake.sql('ALTER TABLE {t}.t RENAME COLUMN "day" TO delivery')
-    given = {"time_column": "delivery", "row_days": 15}
+    given: dict[str, Any] = {"time_column": "delivery", "row_days": 15}
     left = await lake.run("retention", **given)
     assert left.status == MaintenanceStatus.SKIPPED
     assert "time_column delivery: the newest snapshot is from before the column had this name" in left.reason
