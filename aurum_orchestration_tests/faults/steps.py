@@ -148,6 +148,8 @@ def _audit(steps: Steps, name: str, arguments: tuple[Any, ...]) -> None:
         if steps.reached("write half of", path):
             _tear(path)
             steps.halt()
+            if arguments[2] & os.O_EXCL:  # it only stood still, and now the file is made: it was not there
+                Path(path).unlink()
     elif name == "os.rename":
         steps.take("rename", path)
     elif (name == "os.remove" and os.path.lexists(path)) or (name == "os.rmdir" and Path(path).is_dir()):
