@@ -96,7 +96,7 @@ def test_through_trino_both_engines_compact_the_same_tables_from_the_same_start(
         monkeypatch.chdir(project)
         with mock.patch.dict(os.environ):
             try:
-                assert demo.main(["--through-trino", "--days", "3"]) == 0, capsys.readouterr().err
+                assert demo.main(["--through-trino", "--days", "7"]) == 0, capsys.readouterr().err
             finally:
                 lake.down(project / ".aurum" / "local")
         figures = json.loads((project / ".aurum" / story.REPORT).read_text())
