@@ -310,9 +310,9 @@ class IcebergMaintenanceBackend(BaseMaintenanceBackend):
                 f"{result.config.operation_type} was done through Trino, which has to take it back",
                 hint="Set the backend's engine to trino, or to auto, for this undo.",
             )
-        aside = not data and result.config.operation_type == OperationType.VACUUM  # files that were set aside tell
-        if not data and not (aside and self._has_catalog):
-            return self.engine == TRINO
+        if not data:
+            by_files = result.config.operation_type == OperationType.VACUUM and self._has_catalog  # what was set aside
+            return self.engine == TRINO and not by_files
         if self._only_trino:
             raise UndoRefusedError(
                 f"{result.config.operation_type} was done by the embedded engine, which has to take it back",

@@ -84,7 +84,7 @@ class _Conversation:
     @property
     def over(self) -> bool:
         """The connection is given back or gone, or was cut off."""
-        return self.cut or self._connection is None
+        return self._connection is None
 
     def end(self) -> None:
         """The connection is given back or gone: its socket may soon be another's."""
@@ -99,6 +99,7 @@ class _Conversation:
             self.cut = True
             with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
+            self._connection = None
 
 
 class _Watch:

@@ -9,6 +9,8 @@ TARGET_PROPERTY = "commit.manifest.target-size-bytes"
 DEFAULT_TARGET = 8 * 1024 * 1024
 
 NEWEST_FORMAT = 2
+ENCRYPTED = "the table is encrypted"
+"""Why no engine rewrites the manifests of such a table."""
 
 SMALL_SHARE = 0.75
 """Below this share of the target a manifest is small."""
@@ -58,7 +60,7 @@ def manifests_refusal(format_version: int, *, encrypted: bool) -> str | None:
             f"format version {format_version} keeps row ids in its manifests, which rewriting does only up to version "
             f"{NEWEST_FORMAT}; Spark's rewrite_manifests keeps them"
         )
-    return "the table is encrypted" if encrypted else None
+    return ENCRYPTED if encrypted else None
 
 
 def target_of(properties: Mapping[str, str], wanted_mb: float | None = None) -> int:

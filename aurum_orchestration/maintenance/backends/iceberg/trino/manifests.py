@@ -19,10 +19,9 @@ from aurum_orchestration.errors import (
 )
 from aurum_orchestration.fleet.table_id import TableId
 from aurum_orchestration.maintenance.backends.iceberg.manifest_rewrite.sizes import (
-    NEWEST_FORMAT,
+    ENCRYPTED,
     TARGET_PROPERTY,
     ideal,
-    manifests_refusal,
     target_of,
 )
 from aurum_orchestration.maintenance.backends.iceberg.trino.commits import Made
@@ -93,9 +92,10 @@ def plan(table: TrinoTable, table_id: TableId, parameters: ManifestsParameters) 
         raise UnsupportedError(f"Trino {table.capabilities.version} has no optimize_manifests, {SINCE} has")
     history = read_history(table, clock=False)
     given = int(history.properties.get("format-version", "2"))
-    encrypted = "encryption.key-id" in history.properties
-    if reason := format_refusal(given, table.capabilities) or manifests_refusal(NEWEST_FORMAT, encrypted=encrypted):
+    if reason := format_refusal(given, table.capabilities):
         raise UnsupportedError(reason)
+    if "encryption.key-id" in history.properties:
+        raise UnsupportedError(ENCRYPTED)
     target = target_of(history.properties)
     wanted = target_of(history.properties, parameters.target_manifest_size_mb)
     if wanted != target:
@@ -261,10 +261,10 @@ class _ManifestsUnit(Unit):
     def verify(self, run: RunContext) -> Verification | None:  # noqa: ARG002 - the base's signature
         """The same files with the same rows before and after, as each of the snapshots lists them."""
         known = {one.snapshot_id: one for one in read_history(self._table, clock=False).snapshots}
-        parts = []
+        parts, has_ids = [], self._table.has_lineage()
         for made in (known[id_] for id_ in self._made):
             if made.parent_snapshot_id is not None:
-                lineage = self._table.has_lineage()
+                lineage = has_ids
                 rows_before, before, with_id = self._files_at(made.parent_snapshot_id, lineage=lineage)
                 if lineage and with_id < rows_before:  # as in a table that was upgraded and not written to since
                     lineage = False
@@ -318,7 +318,7 @@ class _ManifestsUnit(Unit):
         told = checksum_of([("$path", "varchar"), *LINEAGE]) if lineage else 'checksum("$path")'
         ids = 'count("$row_id")' if lineage else "0"
         rows, total, with_id = self._table.query(
-            f"SELECT count(*), {told}, {ids} FROM {self._table.name} FOR VERSION AS OF {snapshot_id}"
+            f"SELECT count(*), {told}, {ids} FROM {self._table.at(snapshot_id)}"
         ).first()
         return int(rows), total, int(with_id)
 

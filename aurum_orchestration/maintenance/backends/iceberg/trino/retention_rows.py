@@ -150,13 +150,9 @@ def _warnings(history: TableHistory, *, rewrites: bool) -> Iterator[str]:
 def _kind(table: TrinoTable, column: str, name: str) -> str:
     """The column's type: ``date``, ``timestamp(6)``, ``timestamp(6) with time zone``."""
     try:
-        told = table.query(
-            "SELECT typeof(x) FROM (VALUES 1) AS one(o) "
-            f"LEFT JOIN (SELECT {column} AS x FROM {table.name} WHERE false) ON true"
-        )
+        [kind] = table.types_of([column], table.name)
     except RequestError as error:
         raise RequestError(f"time_column: the table has no column {name!r}", hint=error.detail) from error
-    kind = str(told.first()[0])
     if kind != "date" and not kind.startswith("timestamp"):
         raise UnsupportedError(f"time_column {name} is {kind}, which is no timestamp and no date")
     return kind
@@ -201,14 +197,10 @@ def _starts(kind: str, cutoff: datetime, zone: str) -> Iterator[datetime | date]
 def _old(table: TrinoTable, snapshot_id: int, condition: str) -> _Old:
     rows, files, stored = table.query(
         "SELECT coalesce(sum(n), 0), count(*), coalesce(sum(f.file_size_in_bytes), 0) FROM ("
-        f'SELECT "$path" AS p, count(*) AS n FROM {_at(table, snapshot_id)} WHERE {condition} GROUP BY 1) '
+        f'SELECT "$path" AS p, count(*) AS n FROM {table.at(snapshot_id)} WHERE {condition} GROUP BY 1) '
         f"LEFT JOIN {table.relation('$files')} AS f ON f.file_path = p"
     ).first()
     return _Old(int(rows), int(files), int(stored))
-
-
-def _at(table: TrinoTable, snapshot_id: int) -> str:
-    return f"{table.name} FOR VERSION AS OF {snapshot_id}"
 
 
 class RowsUnit(Unit):
@@ -278,7 +270,7 @@ class RowsUnit(Unit):
         """Rows that the condition does not name at a snapshot, and those that it does."""
         condition = f"coalesce({self.step.detail['condition']}, false)"
         kept, old = self._table.query(
-            f"SELECT count_if(NOT {condition}), count_if({condition}) FROM {_at(self._table, snapshot_id)}"
+            f"SELECT count_if(NOT {condition}), count_if({condition}) FROM {self._table.at(snapshot_id)}"
         ).first()
         return int(kept), int(old)
 

@@ -54,13 +54,9 @@ def by_catalog(made: Made, columns: Sequence[Column]) -> SharedColumns:
 
 def by_trino(table: TrinoTable, made: Made, columns: Sequence[Column]) -> SharedColumns:
     """The columns that the snapshot before has by the same name and type, or by one that was promoted to it."""
-    at = f"{table.name} FOR VERSION AS OF {made.parent_id}"
+    at = table.at(made.parent_id)
     names = table.query(f"SELECT * FROM {at} LIMIT 0").columns
-    kinds = table.query(
-        f"SELECT {', '.join(f'typeof(t.{ident(name)})' for name in names)} "
-        f"FROM (VALUES 1) AS one(o) LEFT JOIN (SELECT * FROM {at} WHERE false) AS t ON true"
-    ).first()
-    known = dict(zip(names, kinds, strict=True))
+    known = dict(zip(names, table.types_of([ident(name) for name in names], at), strict=True))
     kept = [(name, kind) for name, kind in columns if name in known and _is_read_as(known[name], kind)]
     return SharedColumns(kept, kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aurum_orchestration.errors import BackendUnavailableError, RequestError, TableNotFoundError
@@ -60,6 +60,10 @@ class TrinoTable:
         """The quoted name of the table, or of one of its metadata tables: ``relation("$files")``."""
         return relation(self.client.catalog, self.table_id, suffix)
 
+    def at(self, snapshot_id: int) -> str:
+        """The table as it was at a snapshot, with the columns of then."""
+        return f"{self.name} FOR VERSION AS OF {snapshot_id}"
+
     def query(self, sql: str, run: RunContext | None = None) -> Answer:
         """What a statement that changes nothing returns."""
         return self.client.query(sql, run=run or self.run, operation=self.operation, retry=True)
@@ -106,6 +110,16 @@ class TrinoTable:
                 raise
             return False
         return True
+
+    def types_of(self, columns: Sequence[str], relation: str) -> list[str]:
+        """Trino types of quoted columns of a relation; no row is read."""
+        named = {f"c{number}": column for number, column in enumerate(columns)}
+        told = self.query(
+            f"SELECT {', '.join(f'typeof({name})' for name in named)} FROM (VALUES 1) AS one(o) LEFT JOIN "
+            f"(SELECT {', '.join(f'{column} AS {name}' for name, column in named.items())} FROM {relation} "
+            "WHERE false) ON true"
+        )
+        return [str(kind) for kind in told.first()]
 
     def columns(self, known_as: Table | None = None) -> list[tuple[str, str]]:
         """Names and Trino types of the columns, in order, now or as the catalog told them a moment ago.

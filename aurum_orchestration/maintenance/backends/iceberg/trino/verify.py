@@ -84,7 +84,7 @@ def _both(table: TrinoTable, sides: Sequence[tuple[int, str]], columns: SharedCo
     ids = ', count("$row_id")' if lineage else ""
     return table.query(
         " UNION ALL ".join(
-            f"SELECT {number}, count(*), {checksums[number]}{ids} FROM {table.name} FOR VERSION AS OF {snapshot_id}"
+            f"SELECT {number}, count(*), {checksums[number]}{ids} FROM {table.at(snapshot_id)}"
             + (f" WHERE {where}" if where else "")
             for number, (snapshot_id, where) in enumerate(sides)
         )
